@@ -420,6 +420,7 @@ def train(
 ) -> "Trained":
     """Trains a network on the labelled images of a manifest into a model folder; its epochs, and unreadable images.
 
+    Of a descriptor store (.h5) in the place of the manifest it trains an adapter behind the model that made it.
     words: as `index.keywords.TrainWords`. stages: for each stage of training the words that it has of its own.
     A training that was stopped goes on where it was. Raises LmrError, TypeError for a word that there is not.
 
@@ -429,10 +430,11 @@ def train(
     >>> lmr.train("train.csv", output="staged", stages=[{"size": 112}, {"size": 224}])  # doctest: +SKIP
     """
     from index.evaluate.validation import make_validation
+    from index.whitening import fit_whitening
     from retrieval.train.job import train as run
     from retrieval.train.job import training_job
 
-    return run(training_job({"manifest": manifest, **words}, stages), make_validation)
+    return run(training_job({"manifest": manifest, **words}, stages), make_validation, fit_whitening)
 
 
 def find_rate(
@@ -445,10 +447,11 @@ def find_rate(
     >>> lmr.find_rate("train.csv", backbone="plain-cnn", size=32).best > 0
     True
     """
+    from index.whitening import fit_whitening
     from retrieval.train.job import find_rate as run
     from retrieval.train.job import training_job
 
-    return run(training_job({"manifest": manifest, **words}, stages))
+    return run(training_job({"manifest": manifest, **words}, stages), fit_whitening)
 
 
 def first_batch(

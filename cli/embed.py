@@ -20,7 +20,8 @@ def command(as_json: bool, **words: Any) -> None:
     MANIFEST is a CSV or Parquet file, a folder or a tar; train.csv when it is not given. The network is that of
     --model; with --backbone it is made here and saved to --model. With --local a store of local features is made
     beside it (MANIFEST.local.h5). With --engine spark a cluster makes the same store by shares, and pictures that
-    cannot be read are listed in MANIFEST.unreadable.csv. A stopped run goes on where it was.
+    cannot be read are listed in MANIFEST.unreadable.csv. A stopped run goes on where it was. Of a store (.h5) in the
+    place of MANIFEST the adapter that --model has makes another (STORE-MODEL.h5), without pictures.
 
     \b
     Example:
@@ -29,6 +30,7 @@ def command(as_json: bool, **words: Any) -> None:
       lmr embed train.csv --flip --size 288
       lmr embed train.csv --shard 1/4
       lmr embed train.csv --profile
+      lmr embed train.h5 --model adapted
       lmr embed train.csv --engine spark --master spark://HOST:7077
     """
     import lmr

@@ -17,6 +17,7 @@ from retrieval.jobs import words_of
 from retrieval.models.request import SummaryJob
 from retrieval.parallel import is_first
 from retrieval.train.job import STAGE_WORDS, TrainJob
+from retrieval.train.stored.request import OUTPUT, is_store
 from retrieval.words import counted
 
 if TYPE_CHECKING:
@@ -38,14 +39,16 @@ _RATE_HEADER = "backbone_rate,head_rate,loss"
 def command(show_batch: Path | None, summary: bool, find_rate: Path | None, **words: Any) -> None:
     """Train a network on the labelled rows of MANIFEST (CSV, Parquet, or a folder or tar of folders).
 
-    Rows without a landmark are used as negatives. A run that was stopped goes on where it was. The file of --config may
-    end in [[stage]] tables: each is trained from the last one's weights, with its own values of the options from
-    --epochs to --per-landmark, its own size and data. On several GPUs: torchrun --no-python --nproc-per-node N
-    lmr train ...
+    Rows without a landmark are used as negatives. Of a store of descriptors (.h5) in the place of MANIFEST an adapter
+    is trained, without pictures: a model folder that makes better descriptors of what --model makes. A run that was
+    stopped goes on where it was. The file of --config may end in [[stage]] tables: each is trained from the last one's
+    weights, with its own values of the options from --epochs to --per-landmark, its own size and data. On several GPUs:
+    torchrun --no-python --nproc-per-node N lmr train ...
 
     \b
     Example:
       lmr train train.csv --images images --backbone mobilenet_v3_small --epochs 2 --size 96
+      lmr train train.h5 --negatives background.h5 --val val.h5
       torchrun --no-python --nproc-per-node 2 lmr train train.csv
       torchrun --no-python --nnodes 2 --node-rank 0 --nproc-per-node 4 --master-addr HOST lmr train train.csv
     """
@@ -60,7 +63,7 @@ def command(show_batch: Path | None, summary: bool, find_rate: Path | None, **wo
         elif find_rate is not None:
             _find_rate(find_rate, asked)
         else:
-            output: Path = words.get("output", TrainJob.output)
+            output: Path = words.get("output", OUTPUT if is_store(words["manifest"]) else TrainJob.output)
             trained = lmr.train(**asked)
             if is_first():
                 from cli.report.plots import draw_curves

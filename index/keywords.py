@@ -28,6 +28,7 @@ from retrieval.split.quotas import Rare
 from retrieval.store.changes import Check
 from retrieval.train.config import OptimizerName, PrecisionName, ScheduleName, TrainConfig
 from retrieval.train.loss_config import BackgroundKind, LossName, MarginKind, MinerName
+from retrieval.train.stored.request import AdapterRequest
 
 Place = str | Path
 
@@ -540,6 +541,10 @@ class TrainWords(_Images, _Computing, _Writing, _Network, _Preparation, _Trainin
     distill_cosine: float
     distill_relations: float
     teacher: Sequence[Place]
+    model: Place
+    hidden: int
+    start_power: float
+    adapter: AdapterRequest
     tensorboard: bool
     network: NetworkRequest
     preparation: PreparationRequest

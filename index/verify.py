@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from retrieval.embed.store_name import STORES as STORES
 from retrieval.errors import LmrError
 from retrieval.files.folders import current_folder
 from retrieval.files.made_of import FOLDER_RECORD
@@ -12,7 +13,6 @@ from retrieval.progress import Progress
 from retrieval.words import counted
 
 NO_DIGESTS = "none: it is unfinished, or of an earlier lmr"
-STORES = (".h5", ".hdf5")
 OUTCOMES = ".outcomes"
 EXPLANATIONS = "explanations.json"  # in a folder of explanations: where that of each image is
 EXPLAIN_AGAIN = "explain again with `overwrite`"

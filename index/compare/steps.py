@@ -102,8 +102,9 @@ def run_job(job: Job) -> None:
     """Does a job of a step."""
     if isinstance(job, TrainJob):
         from index.evaluate.validation import make_validation
+        from index.whitening import fit_whitening
 
-        train(job, make_validation)
+        train(job, make_validation, fit_whitening)
     elif isinstance(job, EmbedJob):
         store, report = embed(job)
         n_embedded = report.n_pictures - report.n_unreadable

@@ -14,6 +14,7 @@ from retrieval.data.image_source import ImageSource, images_folder, index_tars
 from retrieval.data.labels import require_meeting
 from retrieval.data.overview import load_manifest
 from retrieval.errors import LmrError
+from retrieval.train.stored.rows import StoredRows
 
 if TYPE_CHECKING:
     import torch
@@ -33,12 +34,14 @@ Answers = tuple[LongArray, IntArray | LongArray, FloatArray]  # of the readable 
 def make_validation(
     job: "TrainJob", data: "TrainingData", spec: "ImageSpec", device: "torch.device", n_workers: int
 ) -> "tuple[Validate, str]":
-    """A function that gives the GAP and top-1 of a network on the validation manifest, and the manifest's digest.
+    """A function that gives the GAP and top-1 of a network on the validation manifest or store, and its digest.
 
     A linear head answers by its classes, since its features are not made for cosines; others by the default vote.
     Raises LmrError without a labelled query, and where queries and training data have no landmark in common.
     """
     assert job.val is not None
+    if data.stored is not None:
+        return _of_stores(job, data, data.stored)
     index_tars(job.val, job.progress)
     manifest = load_manifest(job.val, job.progress)
     queries = ImageSource(manifest, images_folder(job.images, job.val, job.progress))
@@ -48,7 +51,7 @@ def make_validation(
         raise LmrError(f"`val` {job.val}: no row has a landmark_id; validation needs labelled pictures")
     if not job.allow_disjoint:
         require_meeting(manifest.landmarks, data.labels, (f"`val` {job.val}", "the training data"))
-    rows = np.sort(np.random.default_rng(0).permutation(np.flatnonzero(data.landmark >= 0))[:N_ROWS])
+    rows = _indexed(data)
 
     def by_vote(model: "DescriptorModel") -> Answers:
         from retrieval.embed.torch_embedder import TorchEmbedder
@@ -56,8 +59,7 @@ def make_validation(
         embedder = TorchEmbedder(model, spec, device, n_workers=n_workers)
         index_rows, vectors = embedder.embed_all(data.source, rows)
         query_rows, descriptors = embedder.embed_all(queries, np.arange(len(manifest)))
-        neighbours = FlatIndex.build(vectors).search(descriptors, VoteRule().k)
-        return query_rows, *best(vote(neighbours, data.landmark[index_rows], VoteRule()), len(query_rows))
+        return _answers(vectors, data.landmark[index_rows], descriptors, query_rows)
 
     def by_class(model: "DescriptorModel", head: Any) -> Answers:
         from retrieval.train.classifier import most_probable_raw
@@ -74,3 +76,44 @@ def make_validation(
         return {"gap": figure, "top1": float(right.sum()) / n_landmark_queries}
 
     return validate, manifest.digest
+
+
+def _of_stores(job: "TrainJob", data: "TrainingData", stored: "StoredRows") -> "tuple[Validate, str]":
+    """As `make_validation`, of an adapter on a store of queries."""
+    from retrieval.embed.load import card_of_store
+    from retrieval.train.stored.adapter import adapt_rows
+    from retrieval.train.stored.rows import content_of, open_labelled
+
+    assert job.val is not None
+    store = open_labelled(job.val, job.progress)
+    card_of_store(job.adapter.model, store)  # refuses a store of another model
+    n_landmark_queries = int((store.landmark >= 0).sum())
+    if not n_landmark_queries:
+        raise LmrError(f"`val` {job.val}: no row has a landmark_id; validation needs labelled pictures")
+    labels = [store.landmarks[code] for code in np.unique(store.landmark[store.landmark >= 0])]
+    if not job.allow_disjoint:
+        require_meeting(labels, data.labels, (f"`val` {job.val}", "the training data"))
+    codes = {label: code for code, label in enumerate(data.labels)}
+    truth = np.array([*(codes.get(label, -2) for label in store.landmarks), -2])[store.landmark]
+    rows, asked = _indexed(data), np.flatnonzero(store.done)
+    queries = StoredRows((store,), np.zeros(len(store), np.int64), np.arange(len(store)))
+
+    def validate(model: "DescriptorModel", loss: "LandmarkLoss") -> Mapping[str, float]:
+        vectors, descriptors = adapt_rows(model, stored, rows), adapt_rows(model, queries, asked)
+        query_rows, answer, score = _answers(vectors, data.landmark[rows], descriptors, asked)
+        right = answer == truth[query_rows]
+        figure = gap(score, right, n_landmark_queries, store.image_id[query_rows])
+        return {"gap": figure, "top1": float(right.sum()) / n_landmark_queries}
+
+    return validate, content_of(store)
+
+
+def _indexed(data: "TrainingData") -> LongArray:
+    """Training rows that are the index of a validation: labelled ones, N_ROWS at most."""
+    return np.sort(np.random.default_rng(0).permutation(np.flatnonzero(data.landmark >= 0))[:N_ROWS])
+
+
+def _answers(vectors: FloatArray, landmark: IntArray, queries: FloatArray, query_rows: LongArray) -> Answers:
+    """The answers of the default vote over index rows (n, d) to queries (q, d)."""
+    neighbours = FlatIndex.build(vectors).search(queries, VoteRule().k)
+    return query_rows, *best(vote(neighbours, landmark, VoteRule()), len(query_rows))

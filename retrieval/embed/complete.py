@@ -14,7 +14,7 @@ from retrieval.words import agreeing, counted, none_can, shortened
 if TYPE_CHECKING:
     from retrieval.data.manifest import Manifest
     from retrieval.embed.embedder import Embedder
-    from retrieval.embed.fill import FillReport, FillRun
+    from retrieval.embed.fill import FillReport, FillRun, StoreDtype
     from retrieval.embed.job import AskingJob, StoreFilling
     from retrieval.models.card import Card
     from retrieval.progress import Progress
@@ -141,6 +141,38 @@ def complete(
         except LmrError:
             run = replace(run, overwrite=overwrite)
         return embed_manifest(manifest, images, model, card, output, run=run, job=job, engine=job.engine)
+
+
+def adapt_whole(
+    source: Path, model: Path, output: Path, dtype: "StoreDtype", *, job: ComputingJob, overwrite: bool
+) -> "FillReport":
+    """Fills the store `output` by the adapter of a model from a store of the model before it; or finds it filled.
+
+    Raises LmrError for stores and models that do not belong together, and for another store at `output`.
+    """
+    from retrieval.embed.fill import FillReport, info_of
+    from retrieval.embed.load import plan_adapter
+    from retrieval.store.join import adapt_store, is_adapted
+    from retrieval.store.store import UNREADABLE, partial_path, read_store_info, require_finished
+
+    if output.resolve() == source.resolve():
+        raise LmrError(f"`output` {output} is the store that is adapted; give another file name")
+    require_finished(source)
+    given, state = read_store_info(source)
+    card, adapt = plan_adapter(model, given, source, device=job.device, threads=job.threads)
+    assert card.d is not None
+    info = info_of(card, given.manifest_digest, dtype, card.d, given.shard)
+    places = [] if overwrite else [place for place in (output, partial_path(output)) if place.exists()]
+    for place in places:
+        if difference := read_store_info(place)[0].difference(info):
+            raise LmrError(f"{place} was made with {difference}; give `overwrite` or another file name")
+    is_there = bool(places) and places[0] == output
+    if is_there and not is_adapted(source, output, adapt):
+        raise LmrError(f"{output} holds other descriptors; give `overwrite` or another file name")
+    if not is_there:
+        adapt_store(source, output, info, adapt, progress=job.progress)
+    n_unreadable = int((state == UNREADABLE).sum())
+    return FillReport("unchanged" if is_there else "made", len(state), n_unreadable)
 
 
 def list_unreadable(unreadable: dict[str, str], n_unreadable: int, n_pictures: int, progress: "Progress") -> None:

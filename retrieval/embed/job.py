@@ -9,12 +9,12 @@ from retrieval.data.request import ImagesJob
 from retrieval.device_name import require_one_device
 from retrieval.embed.complete import embed_manifest
 from retrieval.embed.engine import EngineJob
-from retrieval.embed.store_name import find_store, store_name
+from retrieval.embed.store_name import STORES, find_store, store_name
 from retrieval.errors import LmrError, WordsError
 from retrieval.extras import install_hint, require_extra
 from retrieval.files.digest import sha256_json
 from retrieval.files.lock import output_lock, output_locks
-from retrieval.jobs import ComputingJob, WritingJob, option, word_of
+from retrieval.jobs import ComputingJob, WritingJob, option, settings_of, word_of
 from retrieval.local.config import LocalOptions
 from retrieval.models.packaged import EXTRA, LITE2, PACKAGED
 from retrieval.models.request import EmbedRequest, NetworkRequest
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from retrieval.models.card import Card
 
 MODEL = Path("model")
+_OF_A_STORE = {"manifest", "model", "output", "dtype", "overwrite", "wait", "device", "threads", "workers"}
 MOST_AT_ONCE = 65_536  # images; a batch of more fits into no memory
 
 
@@ -115,6 +116,8 @@ def embed(job: EmbedJob) -> "tuple[Path, FillReport]":
     from retrieval.embed.fill import require_same_job
     from retrieval.embed.shares import plan_local
 
+    if job.manifest.suffix in STORES:
+        return _adapt(job)
     job = with_network(job)
     if job.on_spark:
         from retrieval.embed.spark import embed_on_spark
@@ -157,6 +160,23 @@ def with_network(job: EmbedJob) -> EmbedJob:
         return job
     network = asked.named(job.progress)
     return job if network.packaged is None else replace(job, network=network)
+
+
+def _adapt(job: EmbedJob) -> "tuple[Path, FillReport]":
+    """The store of a store's images by the adapter of a model: what embedding the images with that model makes."""
+    from retrieval.embed.complete import adapt_whole
+
+    plain = {word_of(item): value for item, value in settings_of(EmbedJob(job.manifest))}
+    given = {word_of(item): value for item, value in settings_of(job)}
+    for word in given.keys() - _OF_A_STORE:
+        if word not in plain or given[word] != plain[word]:
+            raise LmrError(
+                f"`{word}` goes with pictures, which are not looked at where the store {job.manifest} is adapted; "
+                "leave it out"
+            )
+    output = job.output or job.manifest.with_name(f"{job.manifest.stem}-{job.model.resolve().name}.h5")
+    with output_locks(output, wait=job.wait, progress=job.progress):
+        return output, adapt_whole(job.manifest, job.model, output, job.dtype, job=job, overwrite=job.overwrite)
 
 
 def engine_of(job: EmbedJob) -> Literal["compiled", "openvino"] | None:

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 from retrieval.embed.engine import ONNX_NAME, Engine, asked_engine, exported_beside
 from retrieval.errors import LmrError
-from retrieval.models.card import Card, EmbedSettings
+from retrieval.models.card import Card, EmbedSettings, EnsembleCard, ModelCard
 from retrieval.models.folder import CARD, read_any_card, require_weights
 from retrieval.parallel import threads_within_quota
 from retrieval.words import counted
 
 if TYPE_CHECKING:
+    from retrieval.arrays import FloatArray
     from retrieval.embed.embedder import Embedder
+    from retrieval.store.info import StoreInfo
     from retrieval.store.store import Descriptors
 
 
@@ -57,6 +59,45 @@ def card_of_store(model: Path, store: "Descriptors") -> "Card":
             "is damaged or was made by another program: embed again into another file"
         )
     return card
+
+
+def plan_adapter(
+    model: Path, given: "StoreInfo", source: Path, *, device: str, threads: int | None
+) -> "tuple[ModelCard, Callable[[FloatArray], FloatArray]]":
+    """The card by which a model embeds as a store was, and its adapter, from unit descriptors of the store to its own.
+
+    given: of the store, source: where it is. Raises LmrError for a model without an adapter, or with one for another
+    model's descriptors.
+    """
+    from retrieval.store.info import model_difference
+
+    card = open_card(model)
+    if isinstance(card, EnsembleCard) or onnx_path(model) is not None or (config := card.config.adapter) is None:
+        raise LmrError(
+            f"{source} is a store already, and {model} has no adapter to make another of it; give a model that lmr "
+            "train made of a store, or a manifest"
+        )
+    card = card.as_stored(given.model, given.image_spec)
+    if card.before_adapter.fingerprint != given.fingerprint:
+        if card.fingerprint == given.fingerprint:
+            raise LmrError(f"{source} was made by {model} itself; give the store that its adapter was learnt on")
+        what = model_difference(given.made_by, card.before_adapter.to_json())
+        raise LmrError(f"{source} does not fit the adapter of {model}: {what}; give a store of the model before it")
+    from retrieval.models.adapter import ADAPTER, Adapter, adapted
+    from retrieval.models.checkpoint import read_weights
+    from retrieval.models.device import limit_threads, resolve_device
+
+    adapter = Adapter(config)
+    weights = read_weights(model, card)
+    own = {name.removeprefix(ADAPTER): tensor for name, tensor in weights.items() if name.startswith(ADAPTER)}
+    adapter.load_state_dict(own, strict=True)
+    adapt = adapted(adapter.to(resolve_device(device)).eval())
+
+    def on_threads(vectors: "FloatArray") -> "FloatArray":
+        with limit_threads(threads):
+            return adapt(vectors)
+
+    return card, on_threads
 
 
 def plan_embedder(

@@ -56,15 +56,16 @@ class WholeNetwork(nn.Module):
 
     def forward(self, *images: Tensor) -> Tensor:
         """The members' descriptors, each times the root of its weight."""
-        parts = [self._embed(*pair, images) for pair in zip(self.networks, self.members, strict=True)]
+        pairs = zip(self.networks, self.members, strict=True)
+        parts = [self._embed(cast(DescriptorModel, network), member, images) for network, member in pairs]
         return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
-    def _embed(self, network: nn.Module, member: Member, images: tuple[Tensor, ...]) -> Tensor:
+    def _embed(self, network: DescriptorModel, member: Member, images: tuple[Tensor, ...]) -> Tensor:
         card = member.card
         given = [images[self.specs.index(spec)] for spec in card.specs]
         views = [to_input(x.permute(0, 3, 1, 2), spec, CPU) for x, spec in zip(given, card.specs, strict=True)]
         unit = mean_descriptor(lambda x: cast(Tensor, network(x, card.descriptor)), views, flip=card.flip)
-        return cast(Tensor, unit * member.weight**0.5)
+        return cast(Tensor, network.adapted(unit) * member.weight**0.5)
 
 
 def whole_network(model: Path, card: Card) -> WholeNetwork:

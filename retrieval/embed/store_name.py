@@ -11,6 +11,7 @@ from retrieval.errors import LmrError
 if TYPE_CHECKING:
     from retrieval.progress import Progress
 
+STORES = (".h5", ".hdf5")  # how the name of a store ends
 # What follows the name of a manifest. `a.1.csv` and `a.2.csv` are two names, as are folders that hold a point.
 _ENDINGS = re.compile(r"(?<=.)(\.(csv|tsv|txt|json|jsonl|ndjson|parquet|pq|tar|tgz|zip|gz))+\Z", re.IGNORECASE)
 

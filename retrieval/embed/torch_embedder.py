@@ -128,7 +128,7 @@ class TorchEmbedder(Embedder):
                 ]
                 self._settle()
             with self.watch.at("forward"):
-                described = mean_descriptor(self._compute, views, flip=self.flip)
+                described = self._model.adapted(mean_descriptor(self._compute, views, flip=self.flip))
                 self._settle()
             with self.watch.at("transfer"):
                 vectors = described.float().cpu().numpy()

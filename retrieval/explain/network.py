@@ -137,7 +137,7 @@ class ExplainedNetwork:
             own = [given for given, view in zip(features, self.views, strict=True) if view.member == m]
             described = [model.described(model.pool(given), card.descriptor) for given in own]
             mean = described[0] if len(described) == 1 else F.normalize(torch.stack(described).sum(dim=0), dim=1)
-            parts.append(root * mean)
+            parts.append(root * model.adapted(mean))
         joined = F.normalize(torch.cat(parts, dim=1), dim=1)
         if self._mean is None or self._matrix is None:
             return joined

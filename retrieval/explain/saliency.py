@@ -34,7 +34,7 @@ from retrieval.errors import LmrError
 from retrieval.explain.maps import SAME_FILE, WHOLE, Area, NamedMap, Pair, join_maps
 from retrieval.explain.network import ExplainedNetwork, Inputs
 from retrieval.extras import require_extra
-from retrieval.models.card import PLAIN_SCALES, Member
+from retrieval.models.card import Member
 from retrieval.models.checkpoint import load_model
 from retrieval.models.device import resolve_device
 from retrieval.train.classifier import load_classifier
@@ -97,8 +97,7 @@ class ExplainedClassifier:
         require_captum()
         self.model, self._classifier = model, load_classifier(model)
         net, card = load_model(model)
-        as_trained = Member(replace(card, flip=False, scales=PLAIN_SCALES, descriptor="neck"), 1.0)
-        self._network = ExplainedNetwork([(net, as_trained)], None, resolve_device(device), threads)
+        self._network = ExplainedNetwork([(net, Member(card.as_trained, 1.0))], None, resolve_device(device), threads)
         self._classifier.head.to(self._network.device)
 
     def maps(self, query: bytes, label: str | None = None) -> ClassMaps:

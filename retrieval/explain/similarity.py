@@ -1,10 +1,10 @@
 """Similarity maps: what each place of an image adds to the cosine of two images. They sum to it, exactly.
 
 A descriptor is a chain of steps. Each is affine once the factor that it applies to this image is known: a division by
-a length, the gain of a PReLU (1 or its weight, by the sign of the component), GeM's f_c ** (1 - p). So the score,
-linear in the last descriptor, is taken back through the steps to a weight of every pooled feature; constants that the
-steps add (shifts of batch norm, the mean of a whitening) are collected on the way as the rest. Pooled features are
-sums over places: of x_i / n for the mean; of x_i for the maximum, where x_i is it; and for GeM
+a length, the gain of a PReLU or ReLU (1, or its weight or 0, by the sign of the component), GeM's f_c ** (1 - p). So
+the score, linear in the last descriptor, is taken back through the steps to a weight of every pooled feature; constants
+that the steps add (shifts of batch norm, the mean of a whitening) are collected on the way as the rest. Pooled features
+are sums over places: of x_i / n for the mean; of x_i for the maximum, where x_i is it; and for GeM
 (Radenovic et al. 2018, eq. 3), since f_c ** p = sum_i x_i ** p / n,
 
     f_c = f_c ** p / f_c ** (p - 1) = sum_i x_i ** p / (n * f_c ** (p - 1)).
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from retrieval.arrays import FloatArray
 from retrieval.explain.maps import SAME_FILE, WHOLE, Area, Maps, NamedMap, Pair, join_maps
 from retrieval.explain.network import ExplainedNetwork
+from retrieval.models.adapter import Adapter
 from retrieval.models.config import DescriptorPart
 from retrieval.models.network import GEM_EPSILON, DescriptorModel
 
@@ -160,7 +161,8 @@ def _descriptor(network: ExplainedNetwork, pooled: Sequence[Tensor], factors: _F
     for m, (model, card, root) in enumerate(zip(network.models, network.cards, network.roots, strict=True)):
         own = [of for of, view in zip(pooled, network.views, strict=True) if view.member == m]
         described = torch.stack([_described(model, card.descriptor, of, factors) for of in own]).sum(dim=0)
-        parts.append(root * (_unit(described, factors) if len(own) > 1 else described))
+        described = _unit(described, factors) if len(own) > 1 else described
+        parts.append(root * (described if model.adapter is None else _adapted(model.adapter, described, factors)))
     joined = _unit(torch.cat(parts), factors)
     if network.space is None:
         return joined
@@ -178,8 +180,17 @@ def _described(model: DescriptorModel, part: DescriptorPart, pooled: Tensor, fac
     return x if part == "neck" else _unit(torch.cat([x, _unit(pooled, factors)]), factors)
 
 
+def _adapted(adapter: Adapter, x: Tensor, factors: _Factors) -> Tensor:
+    """(d,) descriptor behind an adapter, as DescriptorModel.adapted."""
+    y = adapter.matrix.cpu().double() @ (x - adapter.mean.cpu().double())
+    changed = y
+    for layer in adapter.change:
+        changed = _through(layer, changed, factors)
+    return _unit(y + changed, factors)
+
+
 def _through(layer: nn.Module, x: Tensor, factors: _Factors) -> Tensor:
-    """x behind a layer of the neck, in evaluation mode."""
+    """x behind a layer of a neck or an adapter, in evaluation mode."""
     state: dict[str, Tensor] = {name: value.cpu().double() for name, value in layer.state_dict().items()}
     if isinstance(layer, nn.Linear):
         return state["weight"] @ x
@@ -188,6 +199,8 @@ def _through(layer: nn.Module, x: Tensor, factors: _Factors) -> Tensor:
         return (x - state["running_mean"]) * state["weight"] / length + state["bias"]
     if isinstance(layer, nn.PReLU):
         return factors.apply(x, lambda given: torch.where(given >= 0, 1.0, state["weight"]))
+    if isinstance(layer, nn.ReLU):
+        return factors.apply(x, lambda given: (given > 0).double())
     raise ValueError(f"a neck of {type(layer).__name__} cannot be taken apart")
 
 

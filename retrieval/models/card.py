@@ -73,6 +73,8 @@ class ModelCard:
     @property
     def d(self) -> int | None:
         """Length of a descriptor; None where the card does not say."""
+        if self.config.adapter is not None:
+            return self.config.adapter.n_dimensions
         lengths = {
             "neck": [self.config.n_dimensions or self.n_features],
             "pooled": [self.n_features],
@@ -80,6 +82,22 @@ class ModelCard:
         }
         known = [length for length in lengths[self.descriptor] if length]
         return sum(known) if len(known) == len(lengths[self.descriptor]) else None
+
+    @property
+    def as_trained(self) -> "ModelCard":
+        """The same network, embedding images as its classifier takes them."""
+        if self.config.adapter is not None:
+            return self
+        return replace(self, flip=False, scales=PLAIN_SCALES, descriptor="neck")
+
+    @property
+    def before_adapter(self) -> "ModelCard":
+        """The same network without its adapter."""
+        if self.config.adapter is None:
+            return self
+        return replace(
+            self, config=replace(self.config, adapter=None), weights_sha256=self.config.adapter.before_sha256
+        )
 
     @property
     def weights_name(self) -> str:
@@ -98,7 +116,9 @@ class ModelCard:
         return tuple(replace(self.image_spec, size=size) for size in sizes)
 
     def adjusted(self, how: EmbedSettings) -> "ModelCard":
-        """The same network, embedding images in this way."""
+        """The same network, embedding images in this way. LmrError for a part that its adapter does not take."""
+        if how.descriptor is not None and self.config.adapter is not None:
+            self.config.adapter.require(how.descriptor)
         spec = {n: getattr(how, n) for n in ("size", "fit", "colors") if getattr(how, n) is not None}
         own = {n: getattr(how, n) for n in ("flip", "descriptor", "scales") if getattr(how, n) is not None}
         return replace(self, image_spec=replace(self.image_spec, **spec), **own)

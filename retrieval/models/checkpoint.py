@@ -2,11 +2,12 @@
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save
-from torch import nn
+from torch import Tensor, nn
 
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_bytes
@@ -37,11 +38,15 @@ def save_model(
 
     LmrError: not writable, full.
     """
-    data = _packed(model)
     if model.started_from:
         made_by = {**made_by, "started_from": dict(model.started_from)}
-    sha256, n = hashlib.sha256(data).hexdigest(), model.n_features
-    card = ModelCard(model.config, spec, sha256, flip, descriptor, made_by, scales, n)
+    card = ModelCard(model.config, spec, "", flip, descriptor, made_by, scales, model.n_features)
+    return write_model(folder, _packed(model), card)
+
+
+def write_model(folder: Path, data: bytes, card: ModelCard) -> ModelCard:
+    """As `save_model`, of the bytes of a weights file; the card with their digest."""
+    card = replace(card, weights_sha256=hashlib.sha256(data).hexdigest())
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_bytes(folder / card.weights_name, data)
@@ -55,6 +60,12 @@ def save_model(
             f"{folder}: the model cannot be written: {error.strerror}; make room or choose another `model`"
         ) from error
     return card
+
+
+def read_weights(folder: Path, card: ModelCard) -> dict[str, Tensor]:
+    """The tensors of the card's weights file by name. LmrError: missing or damaged."""
+    with utf8_path(require_weights(folder, card)) as place:
+        return load_file(place)
 
 
 def weights_digest(model: DescriptorModel) -> str:
@@ -73,11 +84,10 @@ def load_model(folder: Path) -> tuple[DescriptorModel, ModelCard]:
 
 def load_network(folder: Path, card: ModelCard) -> DescriptorModel:
     """The network of this card, of the model or ensemble in that folder. LmrError: weights missing or damaged."""
-    path = require_weights(folder, card)
+    weights, path = read_weights(folder, card), folder / card.weights_name
     model = build_model(card.config, image_size=card.image_spec.size)
     try:
-        with utf8_path(path) as place:
-            model.load_state_dict(load_file(place), strict=True)
+        model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         if model.image_size is not None:
             raise LmrError(
@@ -92,7 +102,12 @@ def load_network(folder: Path, card: ModelCard) -> DescriptorModel:
 
 
 def _packed(model: DescriptorModel) -> bytes:
-    return save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
+    return pack(model.state_dict())
+
+
+def pack(tensors: Mapping[str, Tensor]) -> bytes:
+    """The weights file of these tensors."""
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
 
 
 def _frozen(model: DescriptorModel) -> DescriptorModel:

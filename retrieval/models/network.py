@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from retrieval.errors import LmrError
 from retrieval.files.utf8_path import utf8_path
 from retrieval.images.spec import ImageSpec
+from retrieval.models.adapter import Adapter
 from retrieval.models.backbones import Backbone, build_backbone
 from retrieval.models.config import DescriptorPart, ModelConfig
 from retrieval.models.device import memory_format
@@ -61,9 +62,10 @@ class DescriptorModel(nn.Module):
                 nn.BatchNorm1d(self.d),
             ]
             self.neck = nn.Sequential(*layers, *([nn.PReLU()] if config.prelu else []))
+        self.adapter = None if config.adapter is None else Adapter(config.adapter)
 
     def forward(self, images: Tensor, part: DescriptorPart = "neck") -> Tensor:
-        """Unit descriptors (b, length(part)), float32.
+        """Unit descriptors (b, n) of one view of each image, float32, before `adapted`.
 
         part: what the neck gives; the pooled features before it, which keep more of what training on few landmarks
         makes the neck forget (Bordes et al., Guillotine Regularization, TMLR 2023); or both, one after the other.
@@ -71,7 +73,7 @@ class DescriptorModel(nn.Module):
         return self.described(self.pooled(images), part)
 
     def described(self, pooled: Tensor, part: DescriptorPart = "neck") -> Tensor:
-        """Unit descriptors (b, length(part)) of pooled features (b, n_features), float32."""
+        """Unit descriptors (b, n) of pooled features (b, n_features), float32, before `adapted`."""
         with torch.autocast(pooled.device.type, enabled=False):
             if part == "pooled":
                 return F.normalize(pooled, dim=1)
@@ -79,6 +81,13 @@ class DescriptorModel(nn.Module):
             if part == "both":
                 descriptors = F.normalize(torch.cat([descriptors, F.normalize(pooled, dim=1)], dim=1), dim=1)
             return descriptors
+
+    def adapted(self, descriptors: Tensor) -> Tensor:
+        """Unit descriptors (b, length(part)) of those of all views of an image, unit descriptors (b, n), float32."""
+        if self.adapter is None:
+            return descriptors
+        with torch.autocast(descriptors.device.type, enabled=False):
+            return F.normalize(self.adapter(descriptors), dim=1)
 
     def raw(self, images: Tensor) -> Tensor:
         """Output of the neck before it is divided by its length, (b, d), float32."""
@@ -108,7 +117,13 @@ class DescriptorModel(nn.Module):
         return tokens.reshape(*tokens.shape[:2], *((side, side) if side**2 == tokens.shape[2] else (-1, 1)))
 
     def length(self, part: DescriptorPart) -> int:
-        """Numbers in a descriptor. LmrError for another part than the neck where there is none: it is the same."""
+        """Numbers in a descriptor.
+
+        LmrError for another part than the neck where there is none: it is the same; and than the adapter takes.
+        """
+        if self.config.adapter is not None:
+            self.config.adapter.require(part)
+            return self.config.adapter.n_dimensions
         if part != "neck" and not self.config.n_dimensions:
             raise LmrError(
                 f"`descriptor` {part}: this network has no neck, its descriptors are the pooled features; "

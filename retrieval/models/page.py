@@ -55,12 +55,21 @@ def _network(card: Mapping[str, Any]) -> list[str]:
         "|---|---|",
         f"| network | {config['backbone']}, {config['pooling']} pooling, "
         + (f"a neck of {counted(d, 'dimension')} |" if d else "no neck |"),
+        *_adapter(config.get("adapter")),
         f"| pictures | {spec['size']} x {spec['size']} pixels, {spec['fit']} |",
         f"| weights | `{card['weights_sha256']}` (sha256) |",
         "",
         *_origin(made_by),
         *_training(made_by),
     ]
+
+
+def _adapter(config: Mapping[str, Any] | None) -> list[str]:
+    """Line of a table on what follows the descriptors of a network."""
+    if config is None:
+        return []
+    hidden = f", a hidden layer of {counted(config['n_hidden'], 'unit')}" if config["n_hidden"] else ", linear"
+    return [f"| adapter | of {config['n_given']:,} numbers to {counted(config['n_dimensions'], 'dimension')}{hidden} |"]
 
 
 def _origin(made_by: Mapping[str, Any]) -> list[str]:
@@ -96,10 +105,13 @@ def _training(made_by: Mapping[str, Any]) -> list[str]:
 
 def _stage(stage: Mapping[str, Any], heading: str) -> list[str]:
     """heading: the marks before the headings."""
-    lines = [f"{heading} Data", "", f"Manifests with the digest `{stage.get('data', '')}` (sha256)."]
+    what = "Stores" if "adapted_from" in stage else "Manifests"
+    lines = [f"{heading} Data", "", f"{what} with the digest `{stage.get('data', '')}` (sha256)."]
     if "n_pictures" in stage:
         images, landmarks = counted(stage["n_pictures"], "picture"), counted(stage["n_landmarks"], "landmark")
         lines.append(f"{images}, of {landmarks} and {stage['n_non_landmarks']:,} of none.")
+    if "adapted_from" in stage:
+        lines.append(f"An adapter learned from the descriptors of the model `{stage['adapted_from']}` (fingerprint).")
     if "teacher" in stage:
         lines.append(f"It learned to imitate the descriptors of the model `{stage['teacher']}` (fingerprint).")
     size = {"size": stage["size"]} if "size" in stage else {}

@@ -45,7 +45,7 @@ def was_seen(record: Mapping[str, Any], image_id: Iterable[str], landmark_id: It
 def _digests(image_id: Iterable[str], landmark_id: Iterable[str]) -> LongArray:
     """(n,) the first 48 bits of the sha256 of each name and label."""
     pairs = zip(image_id, landmark_id, strict=True)
-    found = [
+    found = (
         hashlib.sha256(f"{name}\n{label}".encode("utf-8", "surrogateescape")).digest()[:6] for name, label in pairs
-    ]
-    return np.array([int.from_bytes(digest, "big") for digest in found], dtype=np.int64)
+    )
+    return np.fromiter((int.from_bytes(digest, "big") for digest in found), dtype=np.int64)

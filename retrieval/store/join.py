@@ -1,6 +1,9 @@
-"""Joins the stores of all shares of a manifest into the store that one run over all of its rows would have made."""
+"""Stores made of other stores: that of all rows of those of its shares, and one of the same images by an adapter.
 
-from collections.abc import Iterator, Sequence
+Both are what one run over all images would have made.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from retrieval.arrays import IntArray, LongArray, UInt8Array
+from retrieval.arrays import FloatArray, IntArray, LongArray, UInt8Array
 from retrieval.errors import LmrError
 from retrieval.files.hdf5 import pack_texts, read_texts
 from retrieval.files.hdf5_digests import Digests
@@ -19,6 +22,7 @@ from retrieval.store.file import damage_named, lay_out, open_store
 from retrieval.store.info import StoreInfo
 from retrieval.store.layout import DONE, FACTS, TODO, Columns, ImageFacts, has_facts
 from retrieval.store.store import partial_path, read_store_info, require_finished, resume_store
+from retrieval.store.stored import to_unit
 from retrieval.store.writer import StoreWriter
 from retrieval.texts import Texts, repeated
 
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from retrieval.local.store import LocalInfo
 
 _ROWS = 4096  # copied at a time
+ROUNDING = 2e-3  # of the numbers of a unit descriptor in float16 and on other threads, by far
 _TEXTS = ("image_id", "path", "kind")  # columns
 
 
@@ -64,6 +69,10 @@ class _OpenPart:
                 self.digests.require_rows(rows, data.dtype.itemsize * data.shape[1])
         return self.file["vectors"][rows]
 
+    def unit(self, rows: LongArray) -> FloatArray:
+        """As `vectors`, in float32 and of unit length. LmrError also for zero, NaN or infinity."""
+        return to_unit(self.vectors(rows), self.texts("image_id").select(rows), str(self.part.path))
+
     def facts(self, rows: LongArray) -> ImageFacts | None:
         """What the files of their images were."""
         return ImageFacts(*(self.file[name][rows] for name in FACTS)) if has_facts(self.file) else None
@@ -99,6 +108,45 @@ def join_stores(
         progress.end()
         writer.finish()
     return "joined", n
+
+
+def adapt_store(
+    path: Path, output: Path, info: StoreInfo, adapt: Callable[[FloatArray], FloatArray], *, progress: Progress
+) -> UInt8Array:
+    """Writes the store of the same images whose descriptors are adapted; the (n,) state of its rows.
+
+    info: of the new store. adapt: unit descriptors (b, d) of the store to new ones. What an earlier run left unfinished
+    is begun anew. Raises LmrError for descriptors that are not as they were written, and a full disk.
+    """
+    part = _Part(path, 0, read_store_info(path)[1])
+    lay_out(partial_path(output), _columns([part]), info)
+    with part.open() as store, resume_store(output) as writer:
+        progress.begin("adapting", len(part.state), "descriptors")
+        for rows in _blocks(part):
+            _copy(store, rows, writer, adapt)
+            progress.add(len(rows))
+        progress.end()
+        writer.finish()
+    return part.state
+
+
+def is_adapted(path: Path, output: Path, adapt: Callable[[FloatArray], FloatArray]) -> bool:
+    """Tells whether a finished store has the images of another one, and descriptors that are adapted from its own.
+
+    They may differ by rounding. adapt: as of `adapt_store`.
+    """
+    part, other = _Part(path, 0, read_store_info(path)[1]), _Part(output, 0, read_store_info(output)[1])
+    if not np.array_equal(part.state, other.state):
+        return False
+    with part.open() as store, other.open() as there:
+        if store.texts("image_id") != there.texts("image_id"):
+            return False
+        done = (rows[part.state[rows] == DONE] for rows in _blocks(part))
+        return all(
+            np.allclose(there.vectors(rows), adapt(store.unit(rows)), rtol=0, atol=ROUNDING)
+            for rows in done
+            if len(rows)
+        )
 
 
 def _in_order(paths: Sequence[Path]) -> tuple[list[_Part], StoreInfo]:
@@ -167,12 +215,15 @@ def _columns(parts: Sequence[_Part]) -> Columns:
     )
 
 
-def _copy(store: _OpenPart, rows: LongArray, writer: StoreWriter) -> None:
-    """Writes these rows of a part to their places in the whole."""
+def _copy(
+    store: _OpenPart, rows: LongArray, writer: StoreWriter, adapt: Callable[[FloatArray], FloatArray] | None = None
+) -> None:
+    """Writes these rows of a part to their places in the whole, their descriptors adapted where that is asked for."""
     begin, state = store.part.begin, store.part.state
     done = rows[state[rows] == DONE]
     if len(done):
-        writer.write(done + begin, store.vectors(done), store.facts(done))
+        vectors = store.vectors(done) if adapt is None else adapt(store.unit(done))
+        writer.write(done + begin, vectors, store.facts(done))
     for row in rows[state[rows] != DONE]:
         reason = store.file["reason"][int(row)].decode()
         writer.write_unreadable(int(row) + begin, reason, store.facts(np.array([row])))

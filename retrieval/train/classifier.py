@@ -153,7 +153,9 @@ def open_classifier(folder: Path, *, device: torch.device, n_workers: int) -> Op
     model, card = load_model(folder)
     kind = RawEmbedder if classifier.wants == "raw" else TorchEmbedder
     classifier.head.to(device)
-    return OpenClassifier(classifier, kind(model, card.image_spec, device, n_workers=n_workers))
+    how = card.as_trained
+    embedder = kind(model, how.specs, device, flip=how.flip, part=how.descriptor, n_workers=n_workers)
+    return OpenClassifier(classifier, embedder)
 
 
 def most_probable(probability: Tensor, k: int) -> Tensor:

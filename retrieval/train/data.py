@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,10 @@ from retrieval.split.roles import without_rare
 from retrieval.store.blocks import StoreBlocks, open_blocks
 from retrieval.store.info import model_difference
 from retrieval.train.config import BalanceConfig
+
+if TYPE_CHECKING:
+    from retrieval.texts import Texts
+    from retrieval.train.stored.rows import StoredRows
 
 N_NAMED = 3  # images that an error names
 
@@ -117,15 +121,17 @@ class TrainingData:
 
     landmark: (n,) int32 into labels, -1 = non-landmark. image_id: (n,), for messages. teacher: descriptors to imitate.
     record: of `retrieval.models.seen`, by which an evaluation on these images is told later; None = none is kept.
+    stored: the descriptors that are trained on in the place of images, None = it is images.
     """
 
     source: Source
     landmark: IntArray
     labels: tuple[str, ...]
     digest: str
-    image_id: Sequence[str] = ()
+    image_id: "Sequence[str] | Texts" = ()
     teacher: Teacher | None = None
     record: Mapping[str, Any] | None = None
+    stored: "StoredRows | None" = None
 
     def __post_init__(self) -> None:
         n_landmarks = len(np.unique(self.landmark[self.landmark >= 0]))

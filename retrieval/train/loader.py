@@ -12,13 +12,13 @@ from functools import partial
 from itertools import chain, count, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from retrieval.arrays import FloatArray
+from retrieval.arrays import FloatArray, IntArray
 from retrieval.errors import UnreadableError
 from retrieval.files.atomic import replacing, write_bytes
 from retrieval.files.json_file import convert, read_json
@@ -38,6 +38,7 @@ from retrieval.train.run import Run
 from retrieval.train.sampler import Sampler, training_sampler
 from retrieval.train.state import Parts, network_dtype
 from retrieval.train.step import Setting, explained_step, pooled_features
+from retrieval.train.stored.rows import StoredRows
 
 Keys = list[tuple[int, int]]  # rows and seeds of the images of a batch
 N_AT_ONCE = 32  # images at most
@@ -276,8 +277,10 @@ def _write_features(
     return unreadable
 
 
-def images_of(data: TrainingData, spec: ImageSpec, config: TrainConfig) -> TrainingImages | PlainImages:
-    """Training images: augmented, or plain."""
+def images_of(data: TrainingData, spec: ImageSpec, config: TrainConfig) -> TrainingImages | PlainImages | StoredRows:
+    """Training images: augmented, or plain; or the descriptors that are there in their place."""
+    if data.stored is not None:
+        return data.stored
     if config.plain_pictures:
         return PlainImages(data.source, spec)
     return TrainingImages(data.source, spec, config.augment)
@@ -289,23 +292,34 @@ def count_steps(data: TrainingData, config: TrainConfig) -> int:
 
 
 def feed(
-    data: TrainingData, images: Images, config: TrainConfig, run: Run, begin: tuple[int, int] = (0, 0)
+    data: TrainingData, images: Images | StoredRows, config: TrainConfig, run: Run, begin: tuple[int, int] = (0, 0)
 ) -> Generator[list[Batch], None, None]:
     """The batches of each step, without end. begin: epoch and step.
 
     Worker processes decode, and outlive the epochs. LmrError when one is killed.
     """
-    batches = load_batches(
-        images,
-        Collate(data.landmark),
-        _keys(training_sampler(data.landmark, config), begin, config.accumulate, run.processes),
-        0 if isinstance(images, FeatureRows) else min(run.n_workers, _count_batches(data, config)),
-        pin=run.device.type == "cuda",
-        progress=run.progress,
-    )
+    keys = _keys(training_sampler(data.landmark, config), begin, config.accumulate, run.processes)
+    pin = run.device.type == "cuda"
+    if isinstance(images, StoredRows):
+        batches = _stored_batches(images, data.landmark, keys, pin=pin)
+    else:
+        n_workers = 0 if isinstance(images, FeatureRows) else min(run.n_workers, _count_batches(data, config))
+        how: dict[str, Any] = {"pin": pin, "progress": run.progress}
+        batches = load_batches(images, Collate(data.landmark), keys, n_workers, **how)
     with closing(batches):
         while True:
             yield [next(batches) for _ in range(config.accumulate)]
+
+
+def _stored_batches(
+    stored: StoredRows, landmark: IntArray, keys: Iterable[Keys], *, pin: bool
+) -> Generator[Batch, None, None]:
+    """A batch of stored descriptors for each list of keys, whose seeds change nothing."""
+    for some in keys:
+        rows = np.array([row for row, _ in some], dtype=np.int64)
+        labels = torch.from_numpy(landmark[rows].astype(np.int64))
+        batch = Batch(tuple(rows.tolist()), torch.from_numpy(stored[rows]), labels, {})
+        yield batch.pin_memory() if pin else batch
 
 
 def _keys(sampler: Sampler, begin: tuple[int, int], accumulate: int, processes: Processes) -> Iterator[Keys]:

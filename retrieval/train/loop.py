@@ -19,7 +19,7 @@ from safetensors.torch import save
 
 from retrieval.errors import LmrError
 from retrieval.images.spec import ImageSpec
-from retrieval.models.checkpoint import save_model, weights_digest
+from retrieval.models.checkpoint import weights_digest
 from retrieval.models.device import keep_freed_memory
 from retrieval.models.network import DescriptorModel
 from retrieval.train.augment import Batch, TrainingImages
@@ -32,6 +32,7 @@ from retrieval.train.run import Run, Step
 from retrieval.train.sampler import training_sampler
 from retrieval.train.state import Parts, TrainingState, make_parts, read_head, resume, save_state, take_over, write_log
 from retrieval.train.step import NotFiniteError, Setting, compile_backbone, learn, step_seed
+from retrieval.train.stored.rows import StoredRows
 
 STATE_EVERY_S = 600.0  # a kill costs at most this much work inside an epoch
 EPOCH_EVERY_S = 30.0  # epochs shorter than this are not all saved; a kill costs this much and one epoch
@@ -195,7 +196,7 @@ def _finish_epoch(training: _Training) -> None:
     if better or is_finished(config, state.log) or training.clock - training.saved_at > EPOCH_EVERY_S:
         made_by = _history(training)
         for folder in [run.folder] * (better or run.validate is None) + [run.folder / "last"]:
-            save_model(folder, parts.result, training.setting.spec, made_by=made_by)
+            run.save(folder, parts.result, training.setting.spec, made_by)
             save_classifier(folder, parts.result_loss, training.data.labels)
         _save_state(training)
     run.on_epoch(state.log[-1])
@@ -237,11 +238,11 @@ def _make_folder(folder: Path) -> None:
         raise LmrError(f"{folder}: cannot be written: {os.strerror(errno.EACCES)}; choose another `output`")
 
 
-def _images(training: _Training) -> Images:
-    """Training images: augmented, plain, or as the features that a frozen backbone has of them."""
+def _images(training: _Training) -> Images | StoredRows:
+    """Training images: augmented, plain, stored, or as the features that a frozen backbone has of them."""
     data, setting, run = training.data, training.setting, training.run
     images = images_of(data, setting.spec, setting.config)
-    if isinstance(images, TrainingImages) or setting.config.freeze != "all":
+    if isinstance(images, TrainingImages | StoredRows) or setting.config.freeze != "all":
         return images
     cache = FeatureCache(run.folder, data.digest, len(data.landmark), run.n_workers, run.progress)
     return frozen_features(training.parts, setting, images, cache)

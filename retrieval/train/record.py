@@ -12,6 +12,7 @@ from retrieval.files.digest import sha256_file, sha256_json
 from retrieval.files.json_file import convert, read_signed_json, write_signed_json
 from retrieval.jobs import settings_of
 from retrieval.models.folder import CARD, CLASSIFIER, STATE_NAME, read_card, require_weights
+from retrieval.train.stored.request import NAMES as ADAPTER_NAMES
 
 if TYPE_CHECKING:
     from retrieval.train.data import TrainingData
@@ -42,9 +43,19 @@ def training_request(job: "TrainJob", data: Iterable["TrainingData"]) -> str:
             size=job.preparation.size, fit=job.preparation.fit, colors=job.preparation.colors
         ),
         "data": [[part.digest, part.teacher.identity if part.teacher else None] for part in data],
-        "validation": None if job.val is None else load_manifest(job.val, job.progress).digest,
+        "validation": None if job.val is None else _validation(job, job.val),
     }
     return sha256_json(content)
+
+
+def _validation(job: "TrainJob", val: Path) -> str:
+    """Digest of what is validated on."""
+    if not job.is_on_store:
+        return load_manifest(val, job.progress).digest
+    from retrieval.store.store import open_descriptors
+    from retrieval.train.stored.rows import content_of
+
+    return content_of(open_descriptors(val))
 
 
 def record_trained(output: Path, request: str, trained: Trained) -> None:
@@ -91,7 +102,8 @@ def _require_classifier(output: Path, files: Mapping[str, str]) -> None:
 
 def _options(stage: "TrainJob") -> dict[str, Any]:
     """The settings of a stage as JSON has them."""
-    asked = {item.name: _plain(value) for item, value in settings_of(stage) if item.name not in _NOT_ASKED}
+    left_out = {*_NOT_ASKED, *({"model"} if stage.is_on_store else ADAPTER_NAMES)}
+    asked = {item.name: _plain(value) for item, value in settings_of(stage) if item.name not in left_out}
     return {**asked, **_NEVER_ASKED}
 
 

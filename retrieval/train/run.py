@@ -11,6 +11,8 @@ from torch import Tensor
 
 from retrieval.errors import LmrError
 from retrieval.extras import install_hint
+from retrieval.images.spec import ImageSpec
+from retrieval.models.checkpoint import save_model
 from retrieval.models.network import DescriptorModel
 from retrieval.progress import SILENT, Progress
 from retrieval.train.config import TrainConfig
@@ -30,6 +32,12 @@ class Step:
 
 
 Validate = Callable[[DescriptorModel, LandmarkLoss], Mapping[str, float]]
+Save = Callable[[Path, DescriptorModel, ImageSpec, Mapping[str, Any]], None]
+
+
+def save_network(folder: Path, model: DescriptorModel, spec: ImageSpec, made_by: Mapping[str, Any]) -> None:
+    """Writes the network that is trained as a model folder. LmrError as `save_model`."""
+    save_model(folder, model, spec, made_by=made_by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +48,7 @@ class Run:
     kept by it. validation: digest of the images that it asks, without which runs cannot be told apart.
     processes: those that train together; only the first one writes and tells. earlier: the stages before, each the size
     of its images and its history, for the model's card. head: the state of the loss before, whose weights are taken
-    over where they have the same shapes.
+    over where they have the same shapes. save: writes what is trained as a model folder, given how it was made.
     """
 
     folder: Path
@@ -54,6 +62,7 @@ class Run:
     processes: Processes = field(default_factory=Processes)
     earlier: tuple[Mapping[str, Any], ...] = ()
     head: Mapping[str, Tensor] | None = None
+    save: Save = save_network
 
 
 class StepTeller:

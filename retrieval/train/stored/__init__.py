@@ -1,0 +1,1 @@
+"""Training on stored descriptors instead of images."""
