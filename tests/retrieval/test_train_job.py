@@ -71,7 +71,7 @@ def test_a_word_given_in_vain_is_refused_though_it_has_the_default_value(
 
 def test_what_is_asked_of_a_stage_has_the_names_and_forms_of_records_made_before() -> None:
     names = {item.name for config in CONFIGS for item in fields(config)} - {"augment", "sampling", "distillation"}
-    names = names - {"loss"} | {item.name for item in fields(ModelConfig)}
+    names = names - {"loss"} | {item.name for item in fields(ModelConfig)} - {"adapter"}
     names |= {"manifest", "negatives", "val", "allow_disjoint", "images", "teacher", "pretrained", "mean", "std"}
     names |= {"size", "fit", "colors", "show_batch", "summary", "find_rate"}
     words = {"manifest": "a.csv", "teacher": ["t.h5"], "backbone_option": ("pool=max",), "weights": "w.pt"}
