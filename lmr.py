@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from index.serving.service import Service
     from index.stats.job import Statistics
     from index.stats.measure import MeasureReport
+    from index.tune.job import TuneResult
     from index.update.compact import Compacted
     from index.update.inspect import IndexExported, IndexVerified
     from index.update.job import IndexChange
@@ -101,6 +102,7 @@ __all__ = [
     "summarise",
     "sync",
     "train",
+    "tune",
     "undo_moves",
 ]
 
@@ -549,6 +551,24 @@ def calibrate(queries: "Place", **words: "Unpack[keywords.CalibrateWords]") -> "
     from index.calibrate.job import calibrate as run
 
     return run(build(CalibrateJob, {"queries": queries, **words}))
+
+
+@shows_words_of("index.tune.job", "TuneJob")
+def tune(
+    queries: "Place", stores: "Sequence[Place]" = ("train.h5",), **words: "Unpack[keywords.TuneWords]"
+) -> "TuneResult":
+    """Chooses whitening, part of the descriptors, background and vote of an index on held-out labelled queries.
+
+    With `apply` the index is built so, and calibrated. Raises LmrError for stores and queries that cannot be used.
+
+    >>> result = lmr.tune("val.csv", ["train.h5"], tries=4)
+    >>> result.found.n_tries
+    4
+    """
+    from index.tune.job import TuneJob
+    from index.tune.job import tune as run
+
+    return run(build(TuneJob, {"queries": queries, "stores": stores, **words}))
 
 
 @shows_words_of("index.evaluate.job", "EvaluateJob")

@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "embed": ("cli.embed", "Turn images into descriptors."),
     "join": ("cli.join", "Join what the shares of a job made, by --shard I/N."),
     "export": ("cli.export", "Write a model as ONNX, which needs no torch."),
+    "tune": ("cli.tune", "Choose whitening, descriptor and vote of an index on held-out queries."),
     "build-index": ("cli.build_index", "Turn descriptors into an index folder."),
     "bench": ("cli.bench", "Measure kinds of index on your rows: recall, speed, memory."),
     "index": ("cli.index", "Add to an index, remove from it, merge, relabel and verify it."),

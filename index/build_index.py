@@ -108,7 +108,7 @@ def _build(job: BuildJob, digests: "Digests | None" = None, made: "Made | None" 
         if job.recalibrate:
             _require_queries(job.output)
         with tempfile.TemporaryDirectory() as scratch:
-            inputs = _read_inputs(job, Path(scratch) / "model")
+            inputs = read_inputs(job, Path(scratch) / "model")
             report = build_folder(
                 job.output,
                 inputs,
@@ -138,7 +138,7 @@ def look(job: BuildJob, place: "Place") -> "Looked":
     job = replace(job, progress=place.progress)
     states = tuple(file_identity(path)[2:] for path in (*job.stores, *job.background))
     with tempfile.TemporaryDirectory() as scratch:
-        inputs = _read_inputs(job, Path(scratch) / "model")
+        inputs = read_inputs(job, Path(scratch) / "model")
         gathered = gather(inputs)
         plan = plan_folder(gathered, job.options)
         digests = digests_of(gathered, inputs, job.options, plan, SILENT)
@@ -156,7 +156,7 @@ def finish(item: "tuple[BuildJob, Looked, BuildWork | None, Tuned | None]", plac
     return _build(place.give(job), looked.digests, None if work is None else made_of(work, tuned))
 
 
-def _read_inputs(job: BuildJob, model: Path) -> "BuildInputs":
+def read_inputs(job: BuildJob, model: Path) -> "BuildInputs":
     """Reads everything the index is built from. model: folder to make, with the model as it made the stores."""
     from index.folder.inputs import BuildInputs
     from index.folder.local import places_of_stores

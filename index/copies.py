@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from retrieval.arrays import BoolArray, FloatArray, LongArray, ObjArray
+from retrieval.arrays import BoolArray, FloatArray, LongArray, Matrix, ObjArray
 from retrieval.data.near_duplicates import HashArray
 from retrieval.errors import LmrError
 from retrieval.texts import Texts, equal_pairs, to_texts
@@ -44,7 +44,7 @@ def same_named(
 
 def refuse_known(
     image_id: Texts | ObjArray,
-    vectors: FloatArray,
+    vectors: Matrix,
     known_id: Texts | ObjArray,
     known_vectors: Callable[[LongArray], FloatArray],
     where: str,

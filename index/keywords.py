@@ -590,6 +590,21 @@ class CalibrateWords(_Queries, total=False):
     settings: CalibrationSettings
 
 
+class TuneWords(_Queries, total=False):
+    """Words of `lmr.tune`."""
+
+    precision: float
+    non_landmark_share: float | None
+    seed: int
+    settings: CalibrationSettings
+    model: Place
+    background: Sequence[Place]
+    minutes: float
+    tries: int | None
+    apply: bool
+    output: Place
+
+
 class EvaluateWords(_Queries, total=False):
     """Words of `lmr.evaluate`."""
 

@@ -1,6 +1,6 @@
 """Labelled queries: a manifest or a store, to descriptors by the model of an index and what each query shows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,6 +90,15 @@ def queries_of(store: "Descriptors") -> Queries:
     return Queries(store.image_id, Labels.of_codes(store.landmarks, store.landmark), store.path, store.kind)
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked: the model that embeds queries, the landmarks that there are, and its name for people."""
+
+    model_path: Path
+    landmarks: Sequence[str]
+    name: str
+
+
 def embed_queries(
     path: Path, folder: "IndexFolder", job: QueriesJob, share: "Shard | None" = None
 ) -> "tuple[Descriptors, Queries]":
@@ -98,6 +107,22 @@ def embed_queries(
     Rows whose Usage is Ignored are left out. Raises LmrError where the queries and the index have no landmark in
     common, or would have more if they were spelt alike.
     """
+
+    def require_local(manifest: "Manifest", images: Path, store: Path) -> None:
+        if job.verify:
+            require_local_of(folder, manifest, images, store, job=job, overwrite=job.overwrite)
+
+    return embed_by(Asked(folder.model_path, folder.rows.landmarks, str(folder)), path, job, share, require_local)
+
+
+def embed_by(
+    asked: Asked,
+    path: Path,
+    job: QueriesJob,
+    share: "Shard | None" = None,
+    check: "Callable[[Manifest, Path, Path], None]" = lambda *_: None,
+) -> "tuple[Descriptors, Queries]":
+    """As `embed_queries`, by a model. check: is given the manifest, images and store before anything is embedded."""
     import numpy as np
 
     from retrieval.data.image_source import images_folder
@@ -106,16 +131,15 @@ def embed_queries(
 
     if path.suffix in STORES:
         store = open_descriptors(path)
-        _require_meeting(path, store.landmarks, folder, job)
+        _require_meeting(path, store.landmarks, asked, job)
         if share is not None:
             store = store.select(np.array(share.rows_of(path, len(store)), np.int64))
         return store, queries_of(store)
-    manifest = _read_queries(path, folder, job, job.progress).share(share)
+    manifest = _read_queries(path, asked, job, job.progress).share(share)
     output = of_share(store_of(path, job), share)
     images = images_folder(job.images, path, job.progress)
-    if job.verify:
-        require_local_of(folder, manifest, images, output, job=job, overwrite=job.overwrite)
-    store = complete_store(manifest, images, folder.model_path, output, job=job, overwrite=job.overwrite, wait=job.wait)
+    check(manifest, images, output)
+    store = complete_store(manifest, images, asked.model_path, output, job=job, overwrite=job.overwrite, wait=job.wait)
     shown = Labels.of_codes(manifest.landmarks, manifest.landmark, manifest.more_landmarks)
     return store, Queries(store.image_id, shown, store.path, store.kind)
 
@@ -138,7 +162,8 @@ def local_queries(path: Path, folder: "IndexFolder", job: QueriesJob, share: "Sh
         require_alike(local.card, str(local.path), folder.local.card, str(folder))
         find_places(open_descriptors(path), [local.path])  # refuses those of other files
         return local
-    manifest = _read_queries(path, folder, job, SILENT).share(share)
+    asked = Asked(folder.model_path, folder.rows.landmarks, str(folder))
+    manifest = _read_queries(path, asked, job, SILENT).share(share)
     images, output = images_folder(job.images, path, job.progress), of_share(store_of(path, job), share)
     return complete_local_of(folder, manifest, images, output, job=job, overwrite=job.overwrite, wait=job.wait)
 
@@ -161,7 +186,7 @@ def store_of(path: Path, job: QueriesJob) -> Path:
     return path if path.suffix in STORES else job.store or find_store(path, "store", job.progress)
 
 
-def _read_queries(path: Path, folder: "IndexFolder", job: QueriesJob, progress: "Progress") -> "Manifest":
+def _read_queries(path: Path, asked: Asked, job: QueriesJob, progress: "Progress") -> "Manifest":
     """The manifest of labelled queries without rows whose Usage is Ignored."""
     from retrieval.data.image_source import index_tars
     from retrieval.data.overview import load_manifest
@@ -172,12 +197,12 @@ def _read_queries(path: Path, folder: "IndexFolder", job: QueriesJob, progress: 
         raise LmrError(f"{path} has no landmark_id column, so there is nothing to compare answers with")
     if manifest.usage is not None:
         manifest = manifest.select((manifest.usage != "Ignored").nonzero()[0])
-    _require_meeting(path, manifest.landmarks, folder, job)
+    _require_meeting(path, manifest.landmarks, asked, job)
     return manifest
 
 
-def _require_meeting(path: Path, landmarks: Sequence[str], folder: "IndexFolder", job: QueriesJob) -> None:
+def _require_meeting(path: Path, landmarks: Sequence[str], asked: Asked, job: QueriesJob) -> None:
     from retrieval.data.labels import require_meeting
 
     if not job.allow_disjoint:
-        require_meeting(landmarks, folder.rows.landmarks, (str(path), str(folder)))
+        require_meeting(landmarks, asked.landmarks, (str(path), asked.name))

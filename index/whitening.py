@@ -111,8 +111,39 @@ def whitening_of(
     1 / (1 + degrees of freedom), so that few pairs do not blow up what they never saw.
     n_dimensions: as for `fit_whitening`. Raises LmrError as that, and without matching pairs that differ.
     """
-    if not 0 <= power <= 1:
-        raise ValueError(f"power {power} must be a share")
+    return moments_of(sums, kind).whitening(kind, power, n_dimensions)
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """What a whitening of n vectors is made of: their mean (d,) and covariance (d, d), float64.
+
+    within: (d, d) shrunk covariance of matching pairs' differences, None where no pairs were asked for.
+    """
+
+    n: int
+    mean: FloatArray
+    covariance: FloatArray
+    within: FloatArray | None
+
+    def whitening(self, kind: Literal["pca", "supervised"], power: float, n_dimensions: int | None = None) -> Whitening:
+        """As `whitening_of`. Raises ValueError for `supervised` without pairs."""
+        if not 0 <= power <= 1:
+            raise ValueError(f"power {power} must be a share")
+        with limited_blas(1):
+            if kind == "pca":
+                variance, components = _principal(self.covariance, self.n, n_dimensions)
+                return Whitening(self.mean, components * variance ** (-power / 2), self.n)
+            if self.within is None:
+                raise ValueError("a supervised whitening needs the moments of pairs")
+            variance, directions = np.linalg.eigh(self.within / (np.trace(self.within) / len(self.within)))
+            projection = (directions * variance ** (-power / 2)) @ directions.T
+            _, components = _principal(projection @ self.covariance @ projection, self.n, n_dimensions)
+            return Whitening(self.mean, projection @ components, self.n)
+
+
+def moments_of(sums: Sums, kind: Literal["pca", "supervised"]) -> Moments:
+    """The moments that whitenings of this kind are made of, of every power and length. Raises LmrError as these."""
     n, d = sums.shape
     with limited_blas(1):
         within = _shrunk_within(sums.pairs(), d) if kind == "supervised" else None
@@ -120,14 +151,7 @@ def whitening_of(
         covariance = np.zeros((d, d))
         for products in sums.products(mean):
             covariance += products
-        covariance /= max(1, n)
-        if within is None:
-            variance, components = _principal(covariance, n, n_dimensions)
-            return Whitening(mean, components * variance ** (-power / 2), n)
-        variance, directions = np.linalg.eigh(within / (np.trace(within) / len(within)))
-        projection = (directions * variance ** (-power / 2)) @ directions.T
-        _, components = _principal(projection @ covariance @ projection, n, n_dimensions)
-        return Whitening(mean, projection @ components, n)
+        return Moments(n, mean, covariance / max(1, n), within)
 
 
 def mean_of(sums: Sums) -> FloatArray:

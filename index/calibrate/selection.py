@@ -61,7 +61,7 @@ class Contest:
         self.judges, self.rules, self.n_folds = judges, rules, n_folds
         self._n_known = [int(judge.queries.truths.known.sum()) for judge in judges]
         self._sets = [set_ for size in range(2) for set_ in subsets(n_folds, size)]
-        gaps = np.array([self._gaps(rule) for rule in rules])
+        gaps = np.array([gaps_without(judges, rule, n_folds) for rule in rules])
         self.best = {left_out: int(np.argmax(gaps[:, i])) for i, left_out in enumerate(self._sets)}
 
     def gain(self, new: Sequence[Answered], old: Sequence[Answered]) -> tuple[float, float]:
@@ -69,26 +69,35 @@ class Contest:
 
         new, old: the answers to each judge's queries.
         """
-        pairs = [_difference(judge, *both) for judge, *both in zip(self.judges, new, old, strict=True)]
+        pairs = [difference(judge, *both) for judge, *both in zip(self.judges, new, old, strict=True)]
         shares = np.array(self._n_known) / sum(self._n_known)
         gains, errors = np.array(pairs).T
         return float(shares @ gains), float(np.sqrt(shares**2 @ errors**2))
 
-    def _gaps(self, rule: Rule) -> list[float]:
-        """The GAP of one rule with each of the sets left out, over all judges by their landmark queries."""
-        first, *_ = answers = [judge.queries.answer(rule) for judge in self.judges]
-        models = fitted(self.judges[0], first, self.n_folds)
-        gaps = []
-        for left_out in self._sets:
-            total = 0.0
-            for judge, n_known, found in zip(self.judges, self._n_known, answers, strict=True):
-                used = ~np.isin(judge.fold, list(left_out))
-                logit = unseen_logit(judge, found, models, left_out)
-                total += n_known * _gap(
-                    logit[used], found.correct[used], judge.weights[used], judge.queries.truths.known[used]
-                )
-            gaps.append(total / sum(self._n_known))
-        return gaps
+
+def gaps_without(judges: Sequence[Judge], rule: Rule, n_folds: int) -> list[float]:
+    """The GAP of a rule with nothing left out, then with each fold left out, over all judges by their landmark queries.
+
+    The models are fitted on the first judge.
+    """
+    return judged(judges, rule, n_folds)[0]
+
+
+def judged(judges: Sequence[Judge], rule: Rule, n_folds: int) -> tuple[list[float], list[Answered]]:
+    """As `gaps_without`, and each judge's answers by models that have not seen the fold that they answer."""
+    first, *_ = found = [judge.queries.answer(rule) for judge in judges]
+    models = fitted(judges[0], first, n_folds)
+    n_known = [int(judge.queries.truths.known.sum()) for judge in judges]
+    gaps, answers = [], []
+    for left_out in (set_ for size in range(2) for set_ in subsets(n_folds, size)):
+        total = 0.0
+        for judge, n, one in zip(judges, n_known, found, strict=True):
+            used = ~np.isin(judge.fold, list(left_out))
+            logit = unseen_logit(judge, one, models, left_out)
+            answers += [] if left_out else [Answered(logit, one.correct)]
+            total += n * _gap(logit[used], one.correct[used], judge.weights[used], judge.queries.truths.known[used])
+        gaps.append(total / sum(n_known))
+    return gaps, answers
 
 
 def subsets(n_folds: int, size: int) -> list[Folds]:
@@ -135,7 +144,7 @@ def _gap(logit: FloatArray, correct: BoolArray, weights: FloatArray, known: Bool
     return float((np.cumsum(right) / np.cumsum(weights[order]))[right].sum() / n_known) if n_known else 0.0
 
 
-def _difference(judge: Judge, new: Answered, old: Answered) -> tuple[float, float]:
+def difference(judge: Judge, new: Answered, old: Answered) -> tuple[float, float]:
     """GAP of new answers less that of old ones, and its standard error by drawing queries with replacement."""
     n = len(judge.fold)
     counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), N_RESAMPLES)
@@ -270,7 +279,7 @@ def gain_of(queries: CalibrationQueries, weight: float | None, new: Answered, ol
     """By how much the GAP of new answers to queries exceeds that of old ones, and its standard error."""
     order = np.argsort(queries.image_id, kind="stable")
     judge = Judge(queries.select(order), np.zeros(len(order), dtype=np.int64), weight)
-    return _difference(judge, *(Answered(found.logit[order], found.correct[order]) for found in (new, old)))
+    return difference(judge, *(Answered(found.logit[order], found.correct[order]) for found in (new, old)))
 
 
 def make_folds(queries: CalibrationQueries, rule: Rule, seed: int, n_folds: int = N_FOLDS) -> LongArray:
@@ -292,17 +301,25 @@ def _judge(queries: CalibrationQueries, rule: Rule, weight: float | None, seed: 
 
 def _part(judge: Judge, seed: int) -> Judge:
     """The queries that rules are compared on, with the weight that keeps the share of non-landmarks."""
-    rng = np.random.default_rng(seed)
-    known = judge.queries.truths.known
-    groups = [np.flatnonzero(known), np.flatnonzero(~known)]
-    if max(len(group) for group in groups) <= MAX_TUNED:
+    part, kept_share = drawn_queries(judge.queries.truths.known, seed)
+    if len(part) == len(judge.fold):
         return judge
-    drawn = [rng.permutation(group)[:MAX_TUNED] for group in groups]
-    shares = [len(some) / max(1, len(group)) for some, group in zip(drawn, groups, strict=True)]
-    kept_share = shares[0] / shares[1] if shares[1] else 1.0
-    part = np.sort(np.concatenate(drawn))
     weight = (1.0 if judge.weight is None else judge.weight) * kept_share
     return Judge(judge.queries.select(part), judge.fold[part], weight)
+
+
+def drawn_queries(known: BoolArray, seed: int) -> tuple[LongArray, float]:
+    """Rows of at most MAX_TUNED landmark queries and as many non-landmarks, ascending.
+
+    Also how often a non-landmark then counts, so that their share is kept. known: (q,) of all.
+    """
+    rng = np.random.default_rng(seed)
+    groups = [np.flatnonzero(known), np.flatnonzero(~known)]
+    if max(len(group) for group in groups) <= MAX_TUNED:
+        return np.arange(len(known)), 1.0
+    drawn = [rng.permutation(group)[:MAX_TUNED] for group in groups]
+    shares = [len(some) / max(1, len(group)) for some, group in zip(drawn, groups, strict=True)]
+    return np.sort(np.concatenate(drawn)), shares[0] / shares[1] if shares[1] else 1.0
 
 
 def _in_order(found: Answered, queries: CalibrationQueries) -> Answered:

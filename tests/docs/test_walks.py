@@ -142,6 +142,19 @@ def test_the_keys_of_explain_are_those_listed(photos: Walk) -> None:
     assert listed == first_column(FORMATS, "<!-- keys: explain -->")
 
 
+def test_the_keys_of_tune_are_those_listed(photos: Walk) -> None:
+    content = _json(photos, "tune", "held-out", "photos.h5", "--tries", "2", "--json")
+    figures = {"gap", "top1", "gain", "gain_error", "is_default"}
+
+    def of_setting(one: dict[str, Any]) -> dict[str, Any]:
+        assert set(one) - figures == {"descriptor", "whitening", "whitening_power", "dimensions", "background", "vote"}
+        return {"<setting>": None} | {key: value for key, value in one.items() if key in figures}
+
+    content |= {key: of_setting(content[key]) for key in ("tried", "chosen")}
+    content |= {"trials": [of_setting(one) for one in content["trials"]], "by_choice": {"<choice>": None}}
+    assert set(_paths(content)) == first_column(FORMATS, "<!-- keys: tune -->")
+
+
 def test_the_keys_of_evaluate_are_those_listed(photos: Walk) -> None:
     rates = {"false_answer_rate": "<kind>", "at_threshold_gap.false_answer_rate": "<kind>"}
     content = _json(photos, "evaluate", "held-out", "--json")

@@ -1,0 +1,1 @@
+"""Settings of an index that held-out queries choose."""

@@ -1,0 +1,78 @@
+"""`lmr tune`: what it tells, what it builds, and what it refuses."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+from tiny_set import HERE, done, listing, refused, write_csv
+
+from index.tune import rounds
+
+QUICK = ("--tries", "4", *HERE)
+INDEX = Path("landmarks/index.json")
+
+
+@pytest.fixture(autouse=True)
+def few_rules(monkeypatch):
+    """Two rules of the vote for each space."""
+    monkeypatch.setattr(rounds, "FIRST_RULES", rounds.FIRST_RULES[:2])
+
+
+def test_what_was_tried_is_a_table_and_the_commands_build_what_was_chosen(tiny_set):
+    result = done("tune", "val.csv", *QUICK, "--json")
+    content = json.loads(result.stdout)
+    assert (content["n_queries"], content["n_landmark_queries"], content["n_rows"]) == (22, 16, 32)
+    assert (content["n_tries"], len(content["trials"])) == (4, 2)
+    lines = done("tune", "val.csv", *QUICK).stdout.splitlines()
+    assert lines[0].startswith("val.csv: 22 queries, 6 of them non-landmarks, against 32 rows; 4 settings tried of ")
+    assert [line.strip() for line in lines[-2:]] == content["commands"]
+    for command in content["commands"]:
+        _, *words = shlex.split(command)
+        done(*words, "--overwrite", *HERE)
+    options = json.loads(INDEX.read_text())["options"]
+    chosen = content["chosen"]
+    assert (options["whitening"], options["whitening_power"]) == (chosen["whitening"], chosen["whitening_power"])
+
+
+def test_applied_the_index_is_built_and_calibrated(tiny_set):
+    files = listing(tiny_set)
+    assert refused("tune", "val.csv", *QUICK, "--apply") == (
+        "landmarks exists; give --overwrite to replace it by what is chosen, or another --output"
+    )
+    assert listing(tiny_set) == files
+    content = json.loads(done("tune", "val.csv", *QUICK, "--apply", "--output", "tuned", "--json").stdout)
+    calibration = json.loads(Path("tuned/calibration.json").read_text())
+    assert content["applied"] == calibration["cross_validated"]
+    assert calibration["origin"]["source"] == "val.h5"
+    done("query", "images/test-arch-0.jpg", "--index", "tuned", *HERE)
+
+
+def test_a_report_has_the_table_and_escapes_what_comes_from_data(tiny_set):
+    Path("val.csv").rename("<b>val.csv")
+    done("tune", "<b>val.csv", *QUICK, "--store", "val.h5", "--report", "tuning.html")
+    page = Path("tuning.html").read_text()
+    assert "&lt;b&gt;val.csv" in page
+    assert "<b>val" not in page
+    assert '<th scope="col">gain</th>' in page
+
+
+def test_a_solution_the_rows_themselves_and_an_unbuilt_index_are_refused(tiny_set):
+    write_csv(Path("solution.csv"), "id,landmarks,Usage", ["test-arch-0,arch,Public", "test-dome-0,dome,Private"])
+    assert refused("tune", "solution.csv", *QUICK) == (
+        "solution.csv has a Usage column: it is the solution of a test, and what is chosen on it would be too good "
+        "there; give held-out training pictures, as lmr split makes them"
+    )
+    assert refused("tune", "train.h5", *QUICK) == (
+        "train.h5 is given as the queries and for the index; give other pictures for one of them"
+    )
+    assert refused("tune", "val.csv", *QUICK, "--verify") == (
+        "--verify needs --apply: answers are verified by an index that is built"
+    )
+    assert refused("tune", "no.csv", *QUICK) == "no.csv: there is no such file or folder"
+
+
+def test_queries_that_are_rows_too_are_refused_by_their_names(tiny_set):
+    rows = Path("train.csv").read_text().splitlines()
+    write_csv(Path("asked.csv"), rows[0], rows[1:3])
+    assert refused("tune", "asked.csv", *QUICK).endswith("leave them out of one or the other")
