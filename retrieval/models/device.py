@@ -53,6 +53,16 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cpu" and _cpu_has_bfloat16() else torch.float32
 
 
+def training_dtype(device: torch.device) -> torch.dtype:
+    """As `fast_dtype`, but float32 on processors where LMR_PRECISION does not ask for another.
+
+    Forward and back through a network in bfloat16 takes longer there: scripts/bench/train.py.
+    """
+    if device.type == "cpu" and os.environ.get(PRECISION_VARIABLE, "auto") == "auto":
+        return torch.float32
+    return fast_dtype(device)
+
+
 def memory_format(device: torch.device) -> torch.memory_format:
     """Channels last where convolutions are faster in it (CPU and CUDA)."""
     return torch.contiguous_format if device.type == "mps" else torch.channels_last

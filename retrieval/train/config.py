@@ -154,7 +154,7 @@ class TrainConfig:
         0.0, help="Decay of an exponential moving average of the weights, which is then validated and kept; 0 = none."
     )
     patience: int = option(0, help="Early stopping: epochs without a larger GAP (needs `val`); 0 = never.")
-    precision: PrecisionName = option("auto", help="Precision of the network; auto: what is fast on the device.")
+    precision: PrecisionName = option("auto", help="Precision of the network; auto: fast on a GPU, fp32 on a CPU.")
     compile: bool = option(False, help="Compile the backbone first (torch.compile).")
     seed: int = option(0, help="Random seed.")
     loss: LossConfig = field(default_factory=LossConfig)

@@ -16,7 +16,7 @@ from retrieval.errors import LmrError
 from retrieval.files.atomic import write_bytes
 from retrieval.files.json_file import convert, require_type
 from retrieval.files.sealed_zip import require_sealed, seal
-from retrieval.models.device import DTYPES, fast_dtype, place
+from retrieval.models.device import DTYPES, place, training_dtype
 from retrieval.models.folder import STATE_NAME as STATE_NAME
 from retrieval.models.network import DescriptorModel
 from retrieval.train.config import TrainConfig
@@ -106,7 +106,7 @@ def take_over(loss: LandmarkLoss, head: Mapping[str, Tensor]) -> None:
 
 def network_dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
     """The number format that the network computes in."""
-    return fast_dtype(device) if config.precision == "auto" else DTYPES[config.precision]
+    return training_dtype(device) if config.precision == "auto" else DTYPES[config.precision]
 
 
 @dataclass(slots=True)

@@ -120,7 +120,7 @@ def pooled_features(parts: Parts, batch: Batch, setting: Setting) -> Tensor:
 
 
 def autocast(setting: Setting) -> torch.autocast:
-    """The number format of the configuration, by default what is fast on the device."""
+    """The number format of the configuration."""
     dtype = network_dtype(setting.config, setting.device)
     return torch.autocast(setting.device.type, dtype, enabled=dtype != torch.float32)
 

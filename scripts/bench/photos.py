@@ -5,8 +5,8 @@ goes through the same steps (without training) in the same run, as the reference
 
     python scripts/bench/photos.py --data ../shared/photos --weights ../shared/weights --work /tmp/photos
 
-lite0-whole is lite0 with all of it trained, on smaller images. With --network ensemble the three trained networks
-that are in --work answer together.
+lite0-whole is lite0 with all of it trained, on smaller images; lite0-small has small images and few epochs, for what
+needs many trainings. With --network ensemble the three trained networks that are in --work answer together.
 """
 
 import argparse
@@ -25,6 +25,7 @@ NETWORKS = {
     "lite2": ["--backbone", "lite2"],  # of the extra `weights`
     "lite0": LITE0,
     "lite0-whole": LITE0,
+    "lite0-small": LITE0,
     "mobilenetv2": [
         *["--backbone", "timm:mobilenetv2_100", "--weights", "{weights}/mobilenetv2_100.pt"],
         *["--backbone-option", "pad_type=same", "--backbone-option", "bn_eps=0.001", *NORMALISATION],
@@ -36,10 +37,11 @@ TRAINING = {
     "lite2": ["--size", "260", *PARTLY],
     "lite0": ["--size", "256", *PARTLY],
     "lite0-whole": ["--size", "224", "--epochs", "16"],
+    "lite0-small": ["--size", "128", "--epochs", "8", "--freeze", "5", "--ema", "0.99"],
     "mobilenetv2": ["--size", "256", *PARTLY],
 }
 # Of descriptors: 9/7 of the training size.
-SIZE = {"lite2": "336", "lite0": "328", "lite0-whole": "288", "mobilenetv2": "328"}
+SIZE = {"lite2": "336", "lite0": "328", "lite0-whole": "288", "lite0-small": "165", "mobilenetv2": "328"}
 UNTRAINED_SIZE = "288"
 TEST_TIME = ["--fit", "pad", "--flip"]
 TRAINED_ONLY = ["--descriptor", "both"]

@@ -27,8 +27,7 @@ def one_thread() -> None:
 @pytest.fixture
 def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """The network computes in float32, whatever this machine is fast in."""
-    for module in ("embed.torch_embedder", "train.state"):
-        monkeypatch.setattr(f"retrieval.{module}.fast_dtype", lambda _: torch.float32)
+    monkeypatch.setattr("retrieval.embed.torch_embedder.fast_dtype", lambda _: torch.float32)
 
 
 @pytest.fixture
@@ -58,7 +57,5 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("whole")
     torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("retrieval.train.state.fast_dtype", lambda _: torch.float32)
-        trained(folder)
+    trained(folder)
     return folder

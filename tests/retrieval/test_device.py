@@ -14,6 +14,7 @@ from retrieval.models.device import (
     place,
     resolve_device,
     seeded,
+    training_dtype,
 )
 
 CPU = torch.device("cpu")
@@ -97,6 +98,23 @@ def test_the_environment_says_the_number_format_for_every_device(monkeypatch: py
     for asked, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
         monkeypatch.setenv("LMR_PRECISION", asked)
         assert fast_dtype(torch.device(device)) == dtype
+
+
+@pytest.mark.parametrize(("asked", "dtype"), [(None, torch.float32), ("auto", torch.float32), ("bf16", torch.bfloat16)])
+def test_training_on_a_processor_is_in_float32_unless_the_environment_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, asked: str | None, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch, "cpu", SimpleNamespace(get_capabilities=lambda: {"avx512_bf16": True}))
+    monkeypatch.delenv("LMR_PRECISION", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("LMR_PRECISION", asked)
+    assert training_dtype(CPU) == dtype
+
+
+def test_training_on_a_gpu_is_in_what_is_fast_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LMR_PRECISION", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    assert training_dtype(torch.device("cuda")) == torch.bfloat16
 
 
 def test_a_number_format_that_is_none_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,7 +120,7 @@ def test_negatives_change_what_is_learned(tmp_path: Path, whole: Path) -> None:
 
 def test_the_number_format_may_be_asked_for(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the device is fast in."""
-    monkeypatch.setattr("retrieval.train.state.fast_dtype", lambda _: torch.bfloat16)
+    monkeypatch.setattr("retrieval.train.state.training_dtype", lambda _: torch.bfloat16)
     for precision in ("fp32", "auto", "bf16"):
         trained(tmp_path / precision, dataclasses.replace(CONFIG, precision=precision))  # type: ignore[arg-type]
     assert digest_of(tmp_path / "fp32") == digest_of(whole)

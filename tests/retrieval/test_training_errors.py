@@ -273,7 +273,7 @@ def test_a_killed_decoding_process_is_one_line(tmp_path: Path, name: str) -> Non
 
 
 def test_training_in_bfloat16_keeps_float32_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retrieval.train.state.fast_dtype", lambda _: torch.bfloat16)
+    monkeypatch.setattr("retrieval.train.state.training_dtype", lambda _: torch.bfloat16)
     model = tiny_model()
     state = trained(tmp_path, model=model)
     assert all(p.dtype == torch.float32 for p in model.parameters())
