@@ -20,8 +20,10 @@ from retrieval.images.candidates import (
     is_windows_root,
     other_letters,
     others_of_path,
+    places_in_sets,
     places_of_id,
     places_of_path,
+    sets_in,
     the_only,
 )
 from retrieval.images.given import image_state, list_images, read_image
@@ -42,7 +44,8 @@ class ImageSource:
     tars that hold images by such names; one tar; or a URL of either that fsspec opens; None = the manifest's own
     folder and `images` in it. Where the manifest gives a path, that is the image's only place, which may be a URL of
     its own; when relative it counts from the same folders and from within the tars. An image that lies beside the tars
-    goes before one in them. Raises LmrError when a tar cannot be read.
+    goes before one in them. Sets in these folders, as Kaggle's `train/` and `test/`, are looked through too. Raises
+    LmrError when a tar cannot be read.
     """
 
     def __init__(self, manifest: Manifest, images: Path | None, limits: Limits = DEFAULT_LIMITS) -> None:
@@ -57,7 +60,9 @@ class ImageSource:
         self._roots = [str(images)] if images is not None else [str(beside), str(beside / "images")]
         if self._remote is not None:
             self._roots = [self._remote.root]
-        self._tars = [] if manifest.content is not None else _open_tars(self._roots, self._remote)
+        table = manifest.source
+        self._sets = [] if url or manifest.content else [one for root in self._roots for one in sets_in(root, table)]
+        self._tars = [] if manifest.content is not None else _open_tars([*self._roots, *self._sets], self._remote)
         self._only_tars = bool(self._tars) and all(map(_holds_only_tars, self._roots))
         self._limits = limits
         self._bare_ids: frozenset[str] | None = None  # ids without an image's suffix, once they are asked for
@@ -167,9 +172,11 @@ class ImageSource:
         """Every place where the image may be as a file of its own."""
         path: str = "" if self._path is None else self._path[row]
         if path:
-            return [path] if is_windows_root(path) else places_of_path(path, self._roots)
+            sets = [] if os.path.isabs(path) else self._sets
+            return [path] if is_windows_root(path) else places_of_path(path, [*self._roots, *sets])
         image_id = _inside(self._image_id[row])
-        return places_of_id(image_id, self._roots, names_itself=self._names_itself(image_id))
+        places = places_of_id(image_id, self._roots, names_itself=self._names_itself(image_id))
+        return [*places_in_sets(image_id, self._sets), *places]
 
     def _names_itself(self, image_id: str) -> bool:
         """True where a file may be named like the id, without a further suffix: not x.jpg where x is an id too."""
@@ -193,7 +200,7 @@ def query_images(paths: Sequence[str], progress: Progress = SILENT) -> list[str]
 def images_folder(images: Path | None, manifest_path: Path, progress: Progress = SILENT) -> Path:
     """The folder or tar of images: the one asked for, the manifest itself if it is one, or images/ beside it.
 
-    Indexes the tars in it, which takes a while the first time, and warns of what is wrong with them.
+    Indexes the tars in it and in its sets, which takes a while the first time, and warns of what is wrong with them.
     """
     if images is None and (is_folder(manifest_path) or is_tar(manifest_path)):
         return manifest_path
@@ -203,9 +210,11 @@ def images_folder(images: Path | None, manifest_path: Path, progress: Progress =
         above = folder_beside(manifest_path)
         beside = above / "images"
         folder = images_place(images) if images is not None else beside if beside.is_dir() else above
-    tars = index_tars(folder, progress)
-    for line in tars.warnings() if tars else ():
-        progress.warn(line)
+    sets = [] if remote_url(str(folder)) else map(Path, sets_in(str(folder), str(manifest_path)))
+    for place in (folder, *sets):
+        tars = index_tars(place, progress)
+        for line in tars.warnings() if tars else ():
+            progress.warn(line)
     return folder
 
 

@@ -1,6 +1,7 @@
 """Places where the file of an image may be: by its id under any suffix, by its path, in either form of its letters."""
 
 import functools
+import itertools
 import os
 import re
 import unicodedata
@@ -12,6 +13,8 @@ from retrieval.images.signatures import IMAGE_SUFFIXES
 
 _COMMON = (".jpg", ".jpeg", ".png", ".webp")
 _QUICK = (*_COMMON, *(s.upper() for s in _COMMON), *(s.title() for s in _COMMON))  # tried before a folder is listed
+_SETS = ("train", "test", "index")
+_FIRST_ENTRIES = 1000  # of a folder, by which it is told whether it holds tars
 _WINDOWS_ROOT = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _SLASHES = "\\ in paths is read as /"
 OTHER_LETTERS = "suffixes are read in capital or small letters, as the files have them"
@@ -39,6 +42,38 @@ def places_of_id(image_id: str, roots: Sequence[str], *, names_itself: bool) -> 
         names += [name] if names_itself else []
         names += [name + suffix for suffix in _QUICK]
     return [f"{folder}{name}" for folder in _folders(image_id, roots) for name in names]
+
+
+def places_in_sets(image_id: str, folders: Sequence[str]) -> list[str]:
+    """Places where an image with an id may be in the folders of sets: as Google has it, and directly in them."""
+    inner = "" if "/" in image_id or len(image_id) < 3 else "/".join(image_id[:3]) + "/"
+    layouts = [inner, ""] if inner else [""]
+    return [f"{folder}/{layout}{name}.jpg" for layout in layouts for name in forms(image_id) for folder in folders]
+
+
+def sets_in(folder: str, table: str) -> list[str]:
+    """Folders of Google's and Kaggle's sets in a folder, that of a table's own name or set first.
+
+    A set is a folder `train`, `test` or `index` with an a/b/c layout or tars in it; that of a table's own name may have
+    any. table: its path.
+    """
+    if os.path.isdir(table):
+        return []
+    stem = os.path.basename(table).split(".")[0]
+    of_test = stem.startswith(("sample_submission", "recognition_solution", "retrieval_solution"))
+    of_set = "test" if of_test else next((name for name in _SETS if re.match(rf"{name}[_-]", stem)), "")
+    found = [name for name in (stem, of_set) if name and os.path.isdir(f"{folder}/{name}")]
+    found += [name for name in _SETS if name not in found and _is_set(f"{folder}/{name}")]
+    return [f"{folder}/{name}" for name in found]
+
+
+def _is_set(folder: str) -> bool:
+    if not os.path.isdir(folder):
+        return False
+    if any(os.path.isdir(f"{folder}/{digit}") for digit in "0123456789abcdef"):
+        return True
+    with os.scandir(folder) as entries:
+        return any(entry.name.lower().endswith(".tar") for entry in itertools.islice(entries, _FIRST_ENTRIES))
 
 
 def find_listed(image_id: str, roots: Sequence[str]) -> str:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_tars import make_tar
 from recorder import Recorder
 
-from retrieval.data.image_source import ImageSource
+from retrieval.data.image_source import ImageSource, images_folder
 from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images import walk
@@ -109,3 +110,69 @@ def test_files_that_are_passed_over_are_counted_by_kind(tmp_path: Path) -> None:
         f"{tmp_path}: 4 files that are not pictures by their suffix were passed over: "
         "2 .txt, 1 .pdf, 1 without a suffix"
     ]
+
+
+def found(manifest: Path, images: Path | None = None) -> list[str]:
+    """Where the images of a manifest are found without being told, within its folder; '' = nowhere."""
+    table = read_manifest(manifest)
+    source = ImageSource(table, images_folder(images, manifest))
+    return [source.where(row).removeprefix(f"{manifest.parent}/") for row in range(len(table))]
+
+
+def kaggle(folder: Path, *places: str) -> None:
+    for place in places:
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).write_bytes(place.encode())
+
+
+@pytest.mark.parametrize(
+    ("table", "image"),
+    [
+        ("train.csv", "train/a/b/c/abc1.jpg"),
+        ("train_clean.csv", "train/a/b/c/abc1.jpg"),
+        ("test.csv", "test/a/b/c/abc1.jpg"),
+        ("index_image_to_landmark.csv", "index/a/b/c/abc1.jpg"),
+        ("recognition_solution_v2.1.csv", "test/a/b/c/abc1.jpg"),
+        ("mine.csv", "train/a/b/c/abc1.jpg"),
+        ("whales.csv", "whales/abc1.jpg"),
+        ("test.csv", "test/abc1.jpg"),
+    ],
+)
+def test_the_sets_of_kaggle_are_found_beside_the_table(tmp_path: Path, table: str, image: str) -> None:
+    kaggle(tmp_path, image, "train/0/0/0/0001.jpg", "test/0/0/0/0002.jpg", "index/0/0/0/0003.jpg")
+    (tmp_path / table).write_text("landmark_id,images\n1,abc1\n" if "clean" in table else "id\nabc1\n")
+    assert found(tmp_path / table) == [image]
+    assert found(tmp_path / table, tmp_path) == [image]
+
+
+def test_an_image_of_two_sets_is_that_of_the_table_own_set(tmp_path: Path) -> None:
+    kaggle(tmp_path, "train/a/b/c/abc1.jpg", "test/a/b/c/abc1.jpg")
+    for table in ("train.csv", "test.csv"):
+        (tmp_path / table).write_text("id\nabc1\n")
+        assert found(tmp_path / table) == [f"{table[:-4]}/a/b/c/abc1.jpg"]
+
+
+def test_an_images_folder_goes_before_sets(tmp_path: Path) -> None:
+    kaggle(tmp_path, "train/a/b/c/abc1.jpg", "images/abc1.jpg")
+    (tmp_path / "train.csv").write_text("id\nabc1\n")
+    assert found(tmp_path / "train.csv") == ["images/abc1.jpg"]
+
+
+def test_the_tars_of_a_set_are_read_where_they_lie(tmp_path: Path) -> None:
+    make_tar(tmp_path / "train" / "images_000.tar", [("a/b/c/abc1.jpg", b"in a tar")])
+    kaggle(tmp_path, "test/a/b/c/abc2.jpg")
+    (tmp_path / "train.csv").write_text("id\nabc1\nabc2\nabc3\n")
+    assert found(tmp_path / "train.csv") == ["train/images_000.tar/a/b/c/abc1.jpg", "test/a/b/c/abc2.jpg", ""]
+
+
+def test_paths_count_from_the_folder_of_the_table_own_name_too(tmp_path: Path) -> None:
+    kaggle(tmp_path, "train/x.jpg")
+    (tmp_path / "train.csv").write_text("Image,Id\n")
+    (tmp_path / "train.csv").write_text("path,landmark_id\nx.jpg,w_1\n")
+    assert found(tmp_path / "train.csv") == ["train/x.jpg"]
+
+
+def test_folders_of_classes_beside_a_table_are_no_sets(tmp_path: Path) -> None:
+    kaggle(tmp_path, "test/Tower/abc1.jpg", "abc1.jpg")
+    (tmp_path / "mine.csv").write_text("id\nabc1\n")
+    assert found(tmp_path / "mine.csv") == ["abc1.jpg"]
