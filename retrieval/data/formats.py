@@ -73,7 +73,7 @@ _PICTURE_ROLES = frozenset(("image_id", "landmark", "landmarks", "path", "url", 
 _NOBODYS = frozenset(("cause", "level_0"))  # of lmr's failed.csv, and pandas' index: nothing that a person wrote
 _MOST_OWN = 64
 _SHOWN = 10
-_ROW_NUMBERS = re.compile(r"(unnamed: ?\d+)?")  # the name of pandas' index in a file, once written and once read again
+_ROW_NUMBERS = re.compile(r"(unnamed:[ _]?\d+)?")  # the name of pandas' index in a file, once written and once read
 # Columns of known files that lmr has no use for.
 _UNUSED = frozenset(
     (
