@@ -2,8 +2,9 @@
 
 What is changed in a command, and nothing else:
     --pretrained               left out: it needs the internet
-    --backbone NAME            becomes shufflenet_v2_x0_5, the smallest of torchvision; also where train names none
-    --size, --epochs, --workers   are added: 32 pixels, 1 epoch, no worker processes
+    --backbone NAME            becomes shufflenet_v2_x0_5, the smallest of torchvision; also where train names none, and
+                               where embed finds no model
+    --size, --epochs, --workers   are added: 32 pixels, 1 epoch, no worker processes, each of which would import all anew
 """
 
 import csv
@@ -21,6 +22,7 @@ SIDE = 64
 
 _BACKBONE = ["--backbone", "shufflenet_v2_x0_5", "--size", "32"]
 _TRAINING = ["--epochs", "1", "--workers", "0"]
+_BY_PROCESSES = (["build-index"], ["index", "add"], ["stats"], ["split"])
 
 
 def run(arguments: Sequence[str]) -> Result:
@@ -31,10 +33,13 @@ def run(arguments: Sequence[str]) -> Result:
 def made_small(arguments: Sequence[str]) -> list[str]:
     """The command with the changes above."""
     trains = arguments[0] in ("train", "demo")
-    makes_network = trains or "--backbone" in arguments
-    words = _without(arguments, {"--pretrained": 0, "--backbone": 1, "--size": 1, "--epochs": 1})
+    embeds_anew = arguments[0] == "embed" and "--model" not in arguments and not Path("model").exists()
+    makes_network = trains or embeds_anew or "--backbone" in arguments
+    if any(list(arguments[: len(start)]) == start for start in _BY_PROCESSES):
+        return [*arguments, "--workers", "1"]
     if not makes_network:
         return list(arguments)
+    words = _without(arguments, {"--pretrained": 0, "--backbone": 1, "--size": 1, "--epochs": 1})
     return words + _BACKBONE + (_TRAINING if trains else [])
 
 
@@ -44,12 +49,12 @@ def make_photos(folder: Path) -> None:
     for part, n in (("photos", 5), ("held-out", 3)):
         for number, landmark in enumerate(LANDMARKS):
             for i in range(n):
-                _save(folder / part / landmark / f"{part}-{number}-{i}.jpg", number, rng)
+                save_view(folder / part / landmark / f"{part}-{number}-{i}.jpg", number, rng)
         for i in range(4):
-            _save(folder / part / f"{part}-street-{i}.jpg", 100 + 10 * n + i, rng)
+            save_view(folder / part / f"{part}-street-{i}.jpg", 100 + 10 * n + i, rng)
     for number in range(len(LANDMARKS)):
-        _save(folder / "inbox" / f"IMG_{number}.jpg", number, rng)
-    _save(folder / "new-picture.jpg", 0, rng)
+        save_view(folder / "inbox" / f"IMG_{number}.jpg", number, rng)
+    save_view(folder / "new-picture.jpg", 0, rng)
 
 
 def make_kaggle(folder: Path) -> None:
@@ -60,16 +65,16 @@ def make_kaggle(folder: Path) -> None:
         for number in range(len(LANDMARKS)):
             for _ in range(n):
                 rows[part].append((f"{rng.integers(2**63):016x}", str(9000 + number)))
-                _save(folder / "images" / f"{rows[part][-1][0]}.jpg", number, rng)
+                save_view(folder / "images" / f"{rows[part][-1][0]}.jpg", number, rng)
     rows["test"].append((f"{rng.integers(2**63):016x}", ""))
-    _save(folder / "images" / f"{rows['test'][-1][0]}.jpg", 500, rng)
+    save_view(folder / "images" / f"{rows['test'][-1][0]}.jpg", 500, rng)
     solution = [(name, label, ("Public", "Private")[i % 2]) for i, (name, label) in enumerate(rows["test"])]
-    _write(folder / "train.csv", [("id", "landmark_id"), *rows["train"]])
-    _write(folder / "test.csv", [("id",), *((name,) for name, _ in rows["test"])])
-    _write(folder / "test_solution.csv", [("id", "landmarks", "Usage"), *solution])
+    write_table(folder / "train.csv", [("id", "landmark_id"), *rows["train"]])
+    write_table(folder / "test.csv", [("id",), *((name,) for name, _ in rows["test"])])
+    write_table(folder / "test_solution.csv", [("id", "landmarks", "Usage"), *solution])
 
 
-def _save(path: Path, seed: int, rng: np.random.Generator) -> None:
+def save_view(path: Path, seed: int, rng: np.random.Generator) -> None:
     """A patchwork of the seed's colours, from a place and with noise of its own."""
     patches = np.random.default_rng(seed).integers(0, 256, (6, 6, 3)).astype(np.uint8)
     left, top = (int(value) for value in rng.integers(0, 16, 2))
@@ -79,7 +84,8 @@ def _save(path: Path, seed: int, rng: np.random.Generator) -> None:
     Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path)
 
 
-def _write(path: Path, rows: Sequence[tuple[str, ...]]) -> None:
+def write_table(path: Path, rows: Sequence[tuple[str, ...]]) -> None:
+    """A CSV file. rows: its header first."""
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
 
