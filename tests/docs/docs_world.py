@@ -4,7 +4,7 @@ What is changed in a command, and nothing else:
     --pretrained               left out: it needs the internet
     --backbone NAME            becomes shufflenet_v2_x0_5, the smallest of torchvision; also where train names none, and
                                where embed finds no model
-    --size, --epochs, --workers   are added: 32 pixels, 1 epoch, no worker processes, each of which would import all anew
+    --size, --epochs, --workers   are added: 32 pixels, 1 epoch, no worker processes, which would import all anew
 """
 
 import csv
