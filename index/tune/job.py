@@ -4,13 +4,13 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from index.build_index import STORE, BuildJob
 from index.calibrate.config import CalibrationSettings
 from index.calibrate.job import CalibrateJob
 from index.folder.config import INDEX_FOLDER
-from index.queries import Asked, QueriesJob
+from index.queries import Asked, QueriesJob, store_of
 from index.search.address import require_folder
 from index.verify import STORES
 from retrieval.errors import LmrError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from index.tune.material import Finder
     from index.tune.rounds import Found, Setting
     from index.tune.spaces import Space
+    from retrieval.models.config import DescriptorPart
 
 
 @dataclass(frozen=True)
@@ -131,14 +132,15 @@ def tune(job: TuneJob) -> TuneResult:
     if job.apply and job.output.exists() and not job.overwrite:
         raise LmrError(f"{job.output} exists; give `overwrite` to replace it by what is chosen, or another `output`")
     with output_locks(job.output if job.apply else None, wait=job.wait, progress=job.progress):
-        result, options = _choose(job)
+        result = _choose(job)
         if job.apply:
-            result = replace(result, calibration=_apply(job, options))
+            spaces = result.found.chosen.space, result.found.usual.space
+            result = replace(result, calibration=_apply(job, *spaces))
     return result
 
 
-def _choose(job: TuneJob) -> "tuple[TuneResult, Space]":
-    """What tuning came to, and the space that is chosen."""
+def _choose(job: TuneJob) -> TuneResult:
+    """What tuning came to."""
     from index.build_index import read_inputs
     from index.folder.inputs import gather
     from index.queries import embed_by
@@ -157,11 +159,11 @@ def _choose(job: TuneJob) -> "tuple[TuneResult, Space]":
     share = job.settings.non_landmark_share
     material = draw_material(gathered, inputs.stores[0], store, queries, share, job.settings.seed)
     spaces = spaces_of(material.choices(may_leave_background=not _has_own_background(inputs)))
-    if job.apply:  # stores of another part would have to be made first
+    if job.verify:  # local features lie beside the stores as they are
         spaces = [space for space in spaces if space.descriptor == spaces[0].descriptor]
     finder = Finder(material, spaces[0], job.settings.seed, job.threads)
     found = run_rounds(finder, spaces, limit, job.progress)
-    return _result(job, found, finder, spaces[0]), found.chosen.space
+    return _result(job, found, finder)
 
 
 def _refuse_solution(job: TuneJob) -> None:
@@ -186,11 +188,11 @@ def _has_own_background(inputs: "BuildInputs") -> bool:
     return any(bool((store.done & (store.landmark < 0)).any()) for store in inputs.stores)
 
 
-def _result(job: TuneJob, found: "Found", finder: "Finder", first: "Space") -> TuneResult:
+def _result(job: TuneJob, found: "Found", finder: "Finder") -> TuneResult:
     material = finder.material
     return TuneResult(
         found=found,
-        steps=_steps(job, found.chosen.space, first),
+        steps=_steps(job, found.chosen.space, found.usual.space),
         queries=str(job.queries),
         seed=job.settings.seed,
         n_queries=len(material.queries),
@@ -202,24 +204,39 @@ def _result(job: TuneJob, found: "Found", finder: "Finder", first: "Space") -> T
     )
 
 
-def _steps(job: TuneJob, space: "Space", first: "Space") -> tuple[Step, ...]:
-    """The commands that make an index in a space. first: that of the stores as they are."""
-    stores, queries, background, steps = job.stores, job.queries, job.background if space.background else (), []
-    if space.descriptor != first.descriptor:
-        renamed = {path: path.with_name(f"{path.stem}-{space.descriptor}.h5") for path in (*stores, *background)}
-        renamed[queries] = queries.with_name(f"{queries.stem}-{space.descriptor}.h5")
-        for path, other in renamed.items():
-            steps.append(Step("embed", _given(job, manifest=path, descriptor=space.descriptor, output=other)))
-        stores, background = tuple(renamed[path] for path in stores), tuple(renamed[path] for path in background)
-        queries = renamed[queries]
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What an index in a space is built from and calibrated on. parts: stores that are made first, of these."""
+
+    stores: tuple[Path, ...]
+    background: tuple[Path, ...]
+    queries: Path
+    parts: Mapping[Path, Path]
+
+
+def _inputs_of(job: TuneJob, space: "Space", usual: "Space") -> _Inputs:
+    """The inputs of an index in a space. usual: the space of the stores as they are."""
+    background = job.background if space.background else ()
+    if space.descriptor == usual.descriptor:
+        return _Inputs(job.stores, background, job.queries, {})
+    given = (*job.stores, *background, store_of(job.queries, job))
+    parts = {path: path.with_name(f"{path.stem}-{space.descriptor}.h5") for path in given}
+    stores, others = (tuple(parts[path] for path in paths) for paths in (job.stores, background))
+    return _Inputs(stores, others, parts[given[-1]], parts)
+
+
+def _steps(job: TuneJob, space: "Space", usual: "Space") -> tuple[Step, ...]:
+    """The commands that make an index in a space. usual: that of the stores as they are."""
+    inputs = _inputs_of(job, space, usual)
+    steps = [Step("embed", _given(job, manifest=path, descriptor=space.descriptor)) for path in inputs.parts]
     options = {word: value for word, value in space.to_json().items() if word.startswith(("whitening", "dimensions"))}
     if space.whitening == "none":
         options = {"whitening_power": 0}
-    steps.append(Step("build-index", _given(job, stores=stores, background=background, **options)))
+    steps.append(Step("build-index", _given(job, stores=inputs.stores, background=inputs.background, **options)))
     settings = {word_of(item): getattr(job.settings, item.name) for item in fields(job.settings)}
-    usual = asdict(CalibrationSettings())
-    asked = {word: value for word, value in settings.items() if value != usual[word]}
-    steps.append(Step("calibrate", _given(job, queries=queries, images=job.images, **asked)))
+    asked = {word: value for word, value in settings.items() if value != asdict(CalibrationSettings())[word]}
+    images = job.images if inputs.queries == job.queries else None
+    steps.append(Step("calibrate", _given(job, queries=inputs.queries, images=images, **asked)))
     return tuple(steps)
 
 
@@ -232,29 +249,29 @@ def _given(job: TuneJob, **words: Any) -> dict[str, Any]:
     return {name: value for name, value in {**words, **own}.items() if value not in (None, ())}
 
 
-def _build_job(job: TuneJob, space: "Space | None" = None) -> BuildJob:
+def _build_job(job: TuneJob, space: "Space | None" = None, inputs: _Inputs | None = None) -> BuildJob:
     """The build of the index. space: None = only what it is built from matters."""
     asked = {item.name: getattr(job, item.name) for item in fields(ComputingJob)}
     build = BuildJob(job.stores, model=job.model, background=job.background, output=job.output, **asked)
-    if space is None:
+    if space is None or inputs is None:
         return build
-    background = job.background if space.background else ()
-    return replace(
-        build,
-        background=background,
-        options=space.build_options(),
-        local=job.verify,
-        overwrite=job.overwrite,
-        wait=job.wait,
-    )
+    options = space.build_options()
+    how: dict[str, Any] = {"local": job.verify, "overwrite": job.overwrite, "wait": job.wait}
+    return replace(build, stores=inputs.stores, background=inputs.background, options=options, **how)
 
 
-def _apply(job: TuneJob, space: "Space") -> "Calibration":
+def _apply(job: TuneJob, space: "Space", usual: "Space") -> "Calibration":
     """Builds and calibrates the index. A kill leaves the old one, or the new one without a calibration."""
     from index.build_index import build_index
     from index.calibrate.job import calibrate
+    from retrieval.embed.job import EmbedJob, embed
+    from retrieval.models.request import EmbedRequest
 
-    build_index(_build_job(job, space))
-    own = {item.name for item in fields(QueriesJob)}
-    asked = {name: getattr(job, name) for name in own if name not in ("overwrite",)}
-    return calibrate(CalibrateJob(job.queries, index=job.output, settings=job.settings, **asked))
+    inputs = _inputs_of(job, space, usual)
+    asked = {item.name: getattr(job, item.name) for item in fields(ComputingJob)}
+    for path in inputs.parts:
+        part = EmbedRequest(descriptor=cast("DescriptorPart", space.descriptor))
+        embed(EmbedJob(path, model=job.model, embedding=part, overwrite=job.overwrite, wait=job.wait, **asked))
+    build_index(_build_job(job, space, inputs))
+    own = {item.name: getattr(job, item.name) for item in fields(QueriesJob) if item.name != "overwrite"}
+    return calibrate(CalibrateJob(inputs.queries, index=job.output, settings=job.settings, **own))

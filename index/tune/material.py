@@ -139,7 +139,7 @@ class Finder:
         self._last: tuple[Space, list[FloatArray]] | None = None
         self._threads = threads
         self._material = material
-        rows, background, asked = self._vectors(first)
+        rows, background, asked = self.vectors(first)
         known = FlatIndex.build(np.concatenate([rows, background]), device="cpu", threads=threads)
         kept, self.warnings = leave_out_copies(material.image_id, known.search(asked, 1).scores[:, 0])
         self._last, self._material = None, material.without(~kept)
@@ -159,9 +159,18 @@ class Finder:
         """The queries in a space. with_rows: rows are compared with the background too."""
         return Judge(self._find(space, with_rows=with_rows), self._fold, self._material.weight)
 
+    def vectors(self, space: Space) -> list[FloatArray]:
+        """Rows, background and queries in a space."""
+        longest = replace(space, n_dimensions=0)
+        if self._last is None or self._last[0] != longest:
+            self._last = longest, self._whitened(space)
+        if space.whitening == "none":
+            return self._last[1]
+        return [_unit(vectors[:, : space.n_dimensions]) for vectors in self._last[1]]
+
     def _find(self, space: Space, *, with_rows: bool = False) -> CalibrationQueries:
         material, m = self._material, VoteRule().m
-        rows, background, asked = self._vectors(space)
+        rows, background, asked = self.vectors(space)
         there = space.background
         with limited_blas(1):
             index = FlatIndex.build(rows, device="cpu", threads=self._threads)
@@ -174,15 +183,6 @@ class Finder:
                 row_background=background_similarity(rows, background, m) if there and with_rows else None,
                 m=m,
             )
-
-    def _vectors(self, space: Space) -> list[FloatArray]:
-        """Rows, background and queries in a space."""
-        longest = replace(space, n_dimensions=0)
-        if self._last is None or self._last[0] != longest:
-            self._last = longest, self._whitened(space)
-        if space.whitening == "none":
-            return self._last[1]
-        return [_unit(vectors[:, : space.n_dimensions]) for vectors in self._last[1]]
 
     def _whitened(self, space: Space) -> list[FloatArray]:
         """Rows, background and queries in a space, of all the dimensions that any space keeps."""

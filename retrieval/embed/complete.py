@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from retrieval.embed.fill import FillReport, FillRun, StoreDtype
     from retrieval.embed.job import AskingJob, StoreFilling
     from retrieval.models.card import Card
+    from retrieval.models.config import DescriptorPart
     from retrieval.progress import Progress
     from retrieval.store.changes import Changes
     from retrieval.store.store import Descriptors
@@ -144,14 +145,23 @@ def complete(
 
 
 def adapt_whole(
-    source: Path, model: Path, output: Path, dtype: "StoreDtype", *, job: ComputingJob, overwrite: bool
+    source: Path,
+    model: Path,
+    output: Path,
+    dtype: "StoreDtype",
+    *,
+    job: ComputingJob,
+    overwrite: bool,
+    part: "DescriptorPart | None" = None,
 ) -> "FillReport":
     """Fills the store `output` by the adapter of a model from a store of the model before it; or finds it filled.
+
+    part: that one of a store of both neck and pooled features is taken instead.
 
     Raises LmrError for stores and models that do not belong together, and for another store at `output`.
     """
     from retrieval.embed.fill import FillReport, info_of
-    from retrieval.embed.load import plan_adapter
+    from retrieval.embed.load import plan_adapter, plan_part
     from retrieval.store.join import adapt_store, is_adapted
     from retrieval.store.store import UNREADABLE, partial_path, read_store_info, require_finished
 
@@ -159,7 +169,10 @@ def adapt_whole(
         raise LmrError(f"`output` {output} is the store that is adapted; give another file name")
     require_finished(source)
     given, state = read_store_info(source)
-    card, adapt = plan_adapter(model, given, source, device=job.device, threads=job.threads)
+    if part is None:
+        card, adapt = plan_adapter(model, given, source, device=job.device, threads=job.threads)
+    else:
+        card, adapt = plan_part(model, given, source, part)
     assert card.d is not None
     info = info_of(card, given.manifest_digest, dtype, card.d, given.shard)
     places = [] if overwrite else [place for place in (output, partial_path(output)) if place.exists()]

@@ -26,7 +26,18 @@ if TYPE_CHECKING:
     from retrieval.models.card import Card
 
 MODEL = Path("model")
-_OF_A_STORE = {"manifest", "model", "output", "dtype", "overwrite", "wait", "device", "threads", "workers"}
+_OF_A_STORE = {
+    "manifest",
+    "model",
+    "output",
+    "dtype",
+    "descriptor",
+    "overwrite",
+    "wait",
+    "device",
+    "threads",
+    "workers",
+}
 MOST_AT_ONCE = 65_536  # images; a batch of more fits into no memory
 
 
@@ -163,7 +174,10 @@ def with_network(job: EmbedJob) -> EmbedJob:
 
 
 def _adapt(job: EmbedJob) -> "tuple[Path, FillReport]":
-    """The store of a store's images by the adapter of a model: what embedding the images with that model makes."""
+    """The store of a store's images by the adapter of a model, or of a part of their descriptors.
+
+    It is what embedding the images so makes.
+    """
     from retrieval.embed.complete import adapt_whole
 
     plain = {word_of(item): value for item, value in settings_of(EmbedJob(job.manifest))}
@@ -174,9 +188,11 @@ def _adapt(job: EmbedJob) -> "tuple[Path, FillReport]":
                 f"`{word}` goes with pictures, which are not looked at where the store {job.manifest} is adapted; "
                 "leave it out"
             )
-    output = job.output or job.manifest.with_name(f"{job.manifest.stem}-{job.model.resolve().name}.h5")
+    part = job.embedding.descriptor
+    output = job.output or job.manifest.with_name(f"{job.manifest.stem}-{part or job.model.resolve().name}.h5")
     with output_locks(output, wait=job.wait, progress=job.progress):
-        return output, adapt_whole(job.manifest, job.model, output, job.dtype, job=job, overwrite=job.overwrite)
+        how: dict[str, Any] = {"job": job, "overwrite": job.overwrite, "part": part}
+        return output, adapt_whole(job.manifest, job.model, output, job.dtype, **how)
 
 
 def engine_of(job: EmbedJob) -> Literal["compiled", "openvino"] | None:

@@ -1,6 +1,7 @@
 """Opening models for embedding: weights with torch, ONNX with onnxruntime, each imported only where it is needed."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from retrieval.words import counted
 if TYPE_CHECKING:
     from retrieval.arrays import FloatArray
     from retrieval.embed.embedder import Embedder
+    from retrieval.models.config import DescriptorPart
     from retrieval.store.info import StoreInfo
     from retrieval.store.store import Descriptors
 
@@ -98,6 +100,34 @@ def plan_adapter(
             return adapt(vectors)
 
     return card, on_threads
+
+
+def plan_part(
+    model: Path, given: "StoreInfo", source: Path, part: "DescriptorPart"
+) -> "tuple[ModelCard, Callable[[FloatArray], FloatArray]]":
+    """The card by which a model embeds a part of what a store holds both of, and what takes that part out.
+
+    given: of the store, source: where it is. Raises LmrError for a store of another model, or not of both parts.
+    """
+    from retrieval.store.info import model_difference
+
+    card = open_card(model)
+    if isinstance(card, EnsembleCard) or card.config.adapter is not None or given.model.get("descriptor") != "both":
+        raise LmrError(f"`descriptor` {part}: {source} does not hold neck and pooled features; give a manifest")
+    card = card.as_stored(given.model, given.image_spec)
+    if card.fingerprint != given.fingerprint:
+        what = model_difference(given.made_by, card.to_json())
+        raise LmrError(f"{source} does not fit {model}: {what}; give the model that made it")
+    n_neck = card.config.n_dimensions
+    columns = {"neck": slice(0, n_neck), "pooled": slice(n_neck, None), "both": slice(None)}[part]
+
+    def take(vectors: "FloatArray") -> "FloatArray":
+        taken = vectors[:, columns].astype("float32")
+        lengths = (taken**2).sum(axis=1, keepdims=True) ** 0.5
+        unit: FloatArray = taken / lengths.clip(min=1e-12)
+        return unit
+
+    return replace(card, descriptor=part), take
 
 
 def plan_embedder(

@@ -4,10 +4,14 @@ import json
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny_set import HERE, done, listing, refused, write_csv
 
-from index.tune import rounds
+from index.tune import rounds, spaces
+from index.tune.spaces import Space
+from index.vote_rule import VoteRule
+from retrieval.store.store import read_store
 
 QUICK = ("--tries", "4", *HERE)
 INDEX = Path("landmarks/index.json")
@@ -46,6 +50,53 @@ def test_applied_the_index_is_built_and_calibrated(tiny_set):
     assert content["applied"] == calibration["cross_validated"]
     assert calibration["origin"]["source"] == "val.h5"
     done("query", "images/test-arch-0.jpg", "--index", "tuned", *HERE)
+
+
+@pytest.fixture
+def both(tiny_set, monkeypatch):
+    """Stores of neck and pooled features, mirrored images among them, in the place of those of the set."""
+    made = ("--backbone", "shufflenet_v2_x0_5", "--size", "32", "--dimensions", "16", "--descriptor", "both", "--flip")
+    done("embed", "train.csv", *made, "--model", "wide", "--output", "wide.h5", *HERE)
+    done("embed", "val.csv", "--model", "wide", "--output", "asked.h5", *HERE)
+    return tiny_set
+
+
+@pytest.mark.parametrize("part", ["neck", "pooled"])
+def test_a_part_of_a_store_of_both_is_the_store_that_the_images_make(both, part):
+    said = done("embed", "asked.h5", "--model", "wide", "--descriptor", part).stdout
+    assert said.startswith(f"asked-{part}.h5: ")
+    done("embed", "val.csv", "--model", "wide", "--descriptor", part, "--output", "whole.h5", *HERE)
+    taken, whole = read_store(f"asked-{part}.h5"), read_store("whole.h5")
+    assert taken.info == whole.info
+    assert taken.image_id == whole.image_id
+    np.testing.assert_allclose(taken.vectors, whole.vectors, rtol=0, atol=2e-3)
+    again = done("embed", "asked.h5", "--model", "wide", "--descriptor", part).stdout
+    assert "finished already, nothing to do" in again
+
+
+def test_a_part_is_tuned_applied_and_spelt_as_commands(both, monkeypatch):
+    chosen = Space("pooled", "none", 0.0, 0, background=True)
+    usual = Space("both", "pca", 0.5, 43, background=True)
+    monkeypatch.setattr(spaces, "spaces_of", lambda _: [usual, chosen])
+    monkeypatch.setattr(rounds.Judged, "best_setting", lambda *_: rounds.Setting(chosen, VoteRule()))
+    monkeypatch.setattr(rounds, "difference", lambda *_: (0.5, 0.1))
+    words = ("tune", "asked.h5", "wide.h5", "--model", "wide", "--output", "tuned", *QUICK)
+    content = json.loads(done(*words, "--apply", "--json").stdout)
+    assert content["commands"] == [
+        "lmr embed wide.h5 --descriptor pooled --model wide",
+        "lmr embed asked.h5 --descriptor pooled --model wide",
+        "lmr build-index wide-pooled.h5 --whitening-power 0 --model wide --output tuned",
+        "lmr calibrate asked-pooled.h5 --index tuned",
+    ]
+    for command in content["commands"]:
+        assert "othing to do" in done(*shlex.split(command)[1:], *HERE).output
+    done("query", "images/test-arch-0.jpg", "--index", "tuned", *HERE)
+
+
+def test_what_is_not_of_both_has_no_parts(tiny_set):
+    assert refused("embed", "val.h5", "--descriptor", "neck") == (
+        "--descriptor neck: val.h5 does not hold neck and pooled features; give a manifest"
+    )
 
 
 def test_a_report_has_the_table_and_escapes_what_comes_from_data(tiny_set):
