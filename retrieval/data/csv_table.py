@@ -56,6 +56,14 @@ class BadRows:
         raise LmrError(*lines)
 
 
+class NoBadRows(BadRows):
+    """Rows of which none may be bad: csv.Error at the first one."""
+
+    def add(self, line: int, problem: str) -> None:
+        """Raises csv.Error."""
+        raise csv.Error(f"{line}: {problem}")
+
+
 class Table(Protocol):
     """Rows of text under a header, wherever they are kept."""
 

@@ -48,7 +48,18 @@ _ALIASES = {
     **dict.fromkeys(
         (
             *("class", "class_id", "class_name", "classname", "class_label", "category", "category_id", "target"),
-            *("category_name", "species", "label_id", "label_name", "landmark_name", "place", "place_id", "met_id"),
+            *(
+                "category_name",
+                "species",
+                "label_id",
+                "label_name",
+                "landmark_name",
+                "place",
+                "place_id",
+                "met_id",
+                "cls",
+                "txt",
+            ),
         ),
         "landmark",
     ),
@@ -169,6 +180,14 @@ def recognise_manifest(header: Sequence[str], source: str, images: AbstractSet[s
 def read_layout(table: Table) -> Layout:
     """As `recognise_manifest`, of a table."""
     return recognise_manifest(table.header, table.source, table.image_columns)
+
+
+def holds_labels(header: Sequence[str], source: str) -> bool:
+    """Tells whether one of these columns is known to hold labels, or two may."""
+    try:
+        return not recognise(header, source).columns.keys().isdisjoint(("landmark", "landmarks"))
+    except LmrError:
+        return True
 
 
 def has_no_header(header: Sequence[str]) -> bool:

@@ -205,7 +205,7 @@ def images_folder(images: Path | None, manifest_path: Path, progress: Progress =
     if images is None and (is_folder(manifest_path) or is_tar(manifest_path)):
         return manifest_path
     if url := remote_url(str(images or manifest_path)):
-        folder = Path(url if images else _beside_url(url))
+        folder = Path(url if images or tars_at(url) else _beside_url(url))
     else:
         above = folder_beside(manifest_path)
         beside = above / "images"

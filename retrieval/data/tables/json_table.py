@@ -1,6 +1,5 @@
 """Tables of JSON: records one a line or in an array, and the lists of COCO, as iNaturalist has them."""
 
-import csv
 from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from retrieval.arrays import BoolArray
-from retrieval.data.csv_table import BadRows, file_errors, told_text
+from retrieval.data.csv_table import BadRows, NoBadRows, file_errors, told_text
 from retrieval.data.pipes import MAX_LINE_BYTES, Place, place_of
 from retrieval.data.tables.json_text import BrokenJsonError, JsonText, cells, decode
 from retrieval.errors import LmrError
@@ -18,8 +17,8 @@ from retrieval.files.urls import text_of
 from retrieval.progress import SILENT, Progress
 from retrieval.texts import Texts, TextsWriter, equal_pairs
 
-_BATCH_ROWS = 512  # as of CSV files
-_MOST_COLUMNS = 1000
+BATCH_ROWS = 512  # as of CSV files
+MOST_COLUMNS = 1000
 _FIRST_LINE = 1 << 16  # characters within which a file of a record a line has its first one
 _IMAGES, _ANNOTATIONS, _CATEGORIES = "images", "annotations", "categories"
 _NOT_LABELS = frozenset(("license", "rights_holder", "location_uncertainty", "coco_url", "flickr_url"))
@@ -52,10 +51,10 @@ class JsonTable:
 
     def batches(self) -> Iterator[list[list[str]]]:
         """Lists of at most 512 rows."""
-        bad, rows = _Broken(), []
+        bad, rows = NoBadRows(self.source), []
         for _, row in self.numbered(bad):
             rows.append(row)
-            if len(rows) == _BATCH_ROWS:
+            if len(rows) == BATCH_ROWS:
                 yield rows
                 rows = []
         if rows:
@@ -84,8 +83,8 @@ class JsonTable:
                     names.update(dict.fromkeys(_cells(record)))
                 except ValueError:
                     continue  # told with the others, by `numbered`
-                if len(names) > _MOST_COLUMNS:
-                    raise LmrError(f"{self.source}: its records have more than {_MOST_COLUMNS:,} keys; it is no table")
+                if len(names) > MOST_COLUMNS:
+                    raise LmrError(f"{self.source}: its records have more than {MOST_COLUMNS:,} keys; it is no table")
         self.header = list(names)
 
     def _records(self, text: TextIO) -> Iterator[tuple[int, Any]]:
@@ -111,17 +110,6 @@ class JsonTable:
     def _text(self, progress: Progress = SILENT) -> Iterator[TextIO]:
         with told_text(self._place, self.source, progress, is_json=True) as text:
             yield text
-
-
-class _Broken(BadRows):
-    """Bad rows where there may be none."""
-
-    def __init__(self) -> None:
-        super().__init__("")
-
-    def add(self, line: int, problem: str) -> None:
-        """Raises csv.Error."""
-        raise csv.Error(f"{line}: {problem}")
 
 
 def _lines(text: TextIO, first: str, number: int) -> Iterator[tuple[int, Any]]:
@@ -270,7 +258,7 @@ class _Ids:
         self._block.append(name)
         self.codes.append(code)
         self.numbers.append(number)
-        if len(self._block) == _BATCH_ROWS:
+        if len(self._block) == BATCH_ROWS:
             self._flush()
 
     def texts(self) -> Texts:

@@ -1,15 +1,19 @@
 """Opens the table that a manifest is in, whatever its form, told by its content."""
 
+import os
 from pathlib import Path
 
 from retrieval.data.csv_table import CsvTable, Table, file_errors
 from retrieval.data.parquet import ParquetTable
 from retrieval.data.pipes import Place, json_form, place_of
 from retrieval.data.tables.json_table import CocoTable, JsonTable
+from retrieval.data.tables.webdataset import open_webdataset
 from retrieval.errors import LmrError
 from retrieval.files.urls import is_folder_url, read_range, remote_url, text_of
 from retrieval.images.parquet_parts import is_folder, part_files
-from retrieval.images.signatures import HEAD_BYTES, is_image
+from retrieval.images.remote import tars_at
+from retrieval.images.signatures import HEAD_BYTES, is_hidden, is_image
+from retrieval.images.tars.archive import TarSet, is_tar_name, list_tars, open_tar
 from retrieval.images.tars.headers import is_tar
 from retrieval.progress import SILENT, Progress
 
@@ -32,13 +36,29 @@ def open_table(path: str | Path, progress: Progress = SILENT) -> Table | None:
         raise LmrError(f"{text_of(path)}: there is no such file or folder") from error
     except OSError as error:
         raise LmrError(f"{path} cannot be read: {error.strerror}") from error
-    if holds_many or is_image(head):
+    if holds_many:
+        return open_webdataset(str(path), _tars_of(source, progress), progress)
+    if is_image(head):
         return None
     return ParquetTable(path, place) if head.startswith(b"PAR1") else _open_text(path, progress, place)
 
 
+def _tars_of(source: Path, progress: Progress) -> TarSet | None:
+    """A tar, or the tars of a folder that holds nothing else."""
+    if not source.is_dir():
+        return open_tar(source, progress)
+    paths = list_tars(source)
+    with os.scandir(source) as entries:
+        holds_others = any(not is_hidden(entry.name) and not is_tar_name(entry.name) for entry in entries)
+    return TarSet(paths, progress) if paths and not holds_others else None
+
+
 def _open_at_url(url: str, progress: Progress) -> Table:
     """FileNotFoundError where there is nothing. LmrError as `open_table`, and for what is no table."""
+    if tars := tars_at(url):
+        table = open_webdataset(url, TarSet(list(map(Path, tars)), progress), progress)
+        if table is not None:
+            return table
     if is_folder_url(url):
         if not part_files(url):
             raise LmrError(

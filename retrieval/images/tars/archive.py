@@ -87,6 +87,16 @@ class TarSet:
         return len(self._tars)
 
     @property
+    def paths(self) -> list[str]:
+        """Of the tars that can be used, here or at a URL."""
+        return [path for path, entry in self._tars.values() if not entry.is_refused]
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of these."""
+        return sum(entry.size for _, entry in self._tars.values() if not entry.is_refused)
+
+    @property
     def n_other(self) -> int:
         """Files in the tars that are not images by their suffix."""
         return sum(entry.n_other for _, entry in self._tars.values())

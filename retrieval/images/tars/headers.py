@@ -47,14 +47,16 @@ class Member:
 class TarScan:
     """One pass over the headers of a tar, which yields its images as they come, a repeated name again.
 
-    Images are told by their suffix; hidden files are left out. After the pass: n_other: files that are not images;
-    n_unsafe: links and devices, and names that are absolute, lead out through `..`, or are no UTF-8 text; problem:
-    where the tar is damaged or cut short, '' = nowhere. on_bytes: is given the bytes gone through since the last call.
-    Raises RefusedTarError for what is no tar, compressed, or holds a sparse image; OSError.
+    Images are told by their suffix, as `takes` tells what is yielded; hidden files are left out. After the pass:
+    n_other: files that are not images; n_unsafe: links and devices, and names that are absolute, lead out through
+    `..`, or are no UTF-8 text; problem: where the tar is damaged or cut short, '' = nowhere. on_bytes: is given the
+    bytes gone through since the last call. Raises RefusedTarError for what is no tar, compressed, or holds a sparse
+    image; OSError.
     """
 
     def __init__(self, path: str | Path, on_bytes: Callable[[int], None] = lambda _: None) -> None:
         self._path, self._on_bytes = str(path), on_bytes
+        self.takes: Callable[[str], bool] = has_image_suffix
         self.n_other, self.n_unsafe, self.problem = 0, 0, ""
 
     def __iter__(self) -> Iterator[Member]:
@@ -89,13 +91,23 @@ class TarScan:
             return False
         if any(is_hidden(part) and part != "." for part in parts):
             return False
-        if not has_image_suffix(parts[-1]):
+        if not self.takes(parts[-1]):
             self.n_other += 1
             return False
         if kind == "sparse":
             reason = f"holds the sparse file {name}, which cannot be read in place; pack it without -S"
             raise RefusedTarError(reason)
         return True
+
+
+def plain_files(path: str | Path, on_bytes: Callable[[int], None] = lambda _: None) -> Iterator[Member]:
+    """The files in a tar, of whatever kind, as far as it is whole; not hidden ones, nor those whose names lead out.
+
+    on_bytes: as of `TarScan`. RefusedTarError for what is no tar or compressed; OSError.
+    """
+    scan = TarScan(path, on_bytes)
+    scan.takes = is_text_name
+    yield from scan
 
 
 def _open(path: str) -> BinaryIO:
