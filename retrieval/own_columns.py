@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from retrieval.arrays import BoolArray, LongArray
-from retrieval.files.hdf5 import read_column, write_column
 from retrieval.texts import Texts
 
 OwnColumns = Mapping[str, Texts]
@@ -51,6 +50,8 @@ def write_columns(file: Any, columns: OwnColumns) -> None:
     """Puts them into an HDF5 file that is being made; nothing where there are none."""
     if not columns:
         return
+    from retrieval.files.hdf5 import write_column  # not at the top: it imports h5py, which help does not need
+
     write_column(file, _NAMES, Texts.of(columns))
     for number, texts in enumerate(columns.values()):
         write_column(file, f"{_NAMES}_{number}", texts)
@@ -60,6 +61,8 @@ def read_columns(file: Any, n: int) -> OwnColumns:
     """Those that `write_columns` put into a file, which stay in it. Raises ValueError where they are not of n rows."""
     if _NAMES not in file:
         return {}
+    from retrieval.files.hdf5 import read_column
+
     names = read_column(file, _NAMES)
     return {name: read_column(file, f"{_NAMES}_{number}", n) for number, name in enumerate(names)}
 
