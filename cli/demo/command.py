@@ -23,15 +23,16 @@ def command(as_json: bool, **words: Any) -> None:
     """Make a small set of landmarks in DIRECTORY and run everything on it: train, embed, build-index, calibrate,
     evaluate, query and submit.
 
-    A stopped demo goes on where it was. With --images it does the same on your own images, which are only read.
-    From random weights, on images below 128 pixels, its ResNet-18 ends at layer3. Answers are given where 90 of 100
-    are right, since there are few images to calibrate on; lmr calibrate asks for 95.
+    A stopped demo goes on where it was. With --images it does the same on your own images, which are only read; the
+    network is then lite2 where the extra weights is installed and no other is asked for. From random weights, on images
+    below 128 pixels, its ResNet-18 ends at layer3. Answers are given where 90 of 100 are right, since there are few
+    images to calibrate on; lmr calibrate asks for 95.
 
     \b
     Example:
       lmr demo
       lmr demo --serve
-      lmr demo my-demo --images holiday-photos --backbone resnet18 --pretrained --size 224
+      lmr demo my-demo --images holiday-photos
     """
     if words.get("serve"):
         require_web("--serve")

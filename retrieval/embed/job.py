@@ -52,6 +52,17 @@ class UntrainedNetwork(NetworkRequest):
     )
     n_dimensions: int = option(0, help="Length of a descriptor; 0 = the pooled features, without a neck.")
 
+    def embedding(self, asked: EmbedRequest) -> EmbedRequest:
+        """The way in which images are embedded: as was asked for, else as suits the packaged network as it comes."""
+        if (source := self.packaged) is None:
+            return asked
+        return replace(
+            asked,
+            size=source.untrained_size if asked.size is None else asked.size,
+            fit=source.untrained_fit if asked.fit is None else asked.fit,
+            flip=True if asked.flip is None else asked.flip,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class StoreFilling(ImagesJob, ComputingJob):
@@ -225,12 +236,12 @@ def find_card(job: EmbedJob) -> "Card":
     return adjusted_card(job.model, open_card(job.model), job.embedding.settings())
 
 
-def make_card(job: EmbedJob, network: NetworkRequest, check: "Callable[[Card], None]") -> "Card":
+def make_card(job: EmbedJob, network: UntrainedNetwork, check: "Callable[[Card], None]") -> "Card":
     """Makes the network that was asked for and saves it to the model folder, unless that very model is there.
 
     check: is given its card before anything is written, and may raise.
     """
-    model, asked = job.model, job.embedding
+    model, asked = job.model, network.embedding(job.embedding)
     if not network.backbone:
         plain = UntrainedNetwork()
         others = [word_of(item) for item in fields(network) if getattr(network, item.name) != getattr(plain, item.name)]

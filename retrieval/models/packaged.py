@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from retrieval.errors import LmrError
 from retrieval.extras import install_hint, missing
@@ -21,7 +21,8 @@ class PackagedNetwork:
 
     network: its name here. module: of the package, which holds the file. n_blocks: of each stage, by which the weights
     find their names in timm. mean, std: per channel, of images in [0, 1], that the weights expect. size: side in
-    pixels of the images that they were trained on.
+    pixels of the images that they were trained on. untrained_size, untrained_fit: the preparation that does best where
+    nothing trains the network further.
     """
 
     network: str
@@ -34,6 +35,8 @@ class PackagedNetwork:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     size: int
+    untrained_size: int
+    untrained_fit: Literal["squash", "crop", "pad"]
 
     def is_installed(self) -> bool:
         """True if both the package and timm are there."""
@@ -95,6 +98,8 @@ PACKAGED: Mapping[str, PackagedNetwork] = {
         mean=(127 / 255, 127 / 255, 127 / 255),
         std=(128 / 255, 128 / 255, 128 / 255),
         size=260,
+        untrained_size=288,
+        untrained_fit="pad",
     )
 }
 

@@ -10,6 +10,8 @@ from tiny_set import HERE, done
 from cli.demo.run import DemoJob, Outcome
 from retrieval.jobs import build
 from retrieval.models.checkpoint import read_card
+from retrieval.models.packaged import LITE2, PACKAGED
+from retrieval.progress import SILENT
 
 
 @pytest.mark.parametrize(
@@ -25,8 +27,23 @@ from retrieval.models.checkpoint import read_card
     ],
 )
 def test_a_small_network_from_scratch_ends_at_layer3(change, last_layer):
-    job = build(DemoJob, change)
-    assert job.network.for_size(job.size).last_layer == last_layer
+    assert build(DemoJob, change).settled().network.last_layer == last_layer
+
+
+@pytest.mark.skipif(not PACKAGED[LITE2].is_installed(), reason="the extra weights is not installed")
+def test_ones_own_images_are_for_the_installed_network_unless_another_is_asked_for():
+    own = {"images": "own", "progress": SILENT}
+    assert settled(own) == (LITE2, 224, 10, "5", False)
+    assert settled({**own, "backbone": LITE2, "size": 96, "epochs": 2}) == (LITE2, 96, 2, "5", False)
+    assert settled({**own, "pretrained": True}) == ("resnet18", 64, 26, "none", False)
+    assert settled({**own, "backbone": "resnet18"}) == ("resnet18", 64, 26, "none", True)
+    assert settled({}) == ("resnet18", 64, 26, "none", True)
+
+
+def settled(change):
+    training = build(DemoJob, change).settled()
+    config, network = training.config, training.network
+    return network.backbone, training.size, config.epochs, config.freeze, network.is_from_scratch
 
 
 def test_overwriting_makes_the_untrained_network_anew(tmp_path, monkeypatch):

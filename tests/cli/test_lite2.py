@@ -26,6 +26,7 @@ def test_without_a_model_the_installed_network_embeds_and_is_kept(images):
     assert first.stderr.startswith(SAID)
     card = read_card(Path("model"))
     assert (card.config.backbone, card.config.n_dimensions, card.d) == (SOURCE.network, 0, 1280)
+    assert (card.image_spec.size, card.image_spec.fit, card.flip) == (32, SOURCE.untrained_fit, True)
     page = Path("model/README.md").read_text()
     assert f"Started from: {SOURCE.origin()}.\nLicence of those weights: Apache-2.0.\n" in page
     again = done("embed", *HERE)

@@ -56,10 +56,9 @@ def tiny_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PackagedNet
     (tmp_path / "tiny_weights").mkdir()
     (tmp_path / "tiny_weights" / "w.pth").write_bytes(b"good")
     monkeypatch.syspath_prepend(tmp_path)
-    digest = sha256_file(tmp_path / "tiny_weights" / "w.pth")
-    return PackagedNetwork(
-        "timm:x", "tiny-weights", "tiny_weights", "w.pth", digest, "none", (1,), (0,) * 3, (1,) * 3, 8
-    )
+    digest, flat = sha256_file(tmp_path / "tiny_weights" / "w.pth"), (0.5, 0.5, 0.5)
+    names = ("timm:x", "tiny-weights", "tiny_weights", "w.pth", digest, "none")
+    return PackagedNetwork(*names, (1,), flat, flat, size=8, untrained_size=9, untrained_fit="pad")
 
 
 def test_a_package_of_another_content_is_refused(tiny_package: PackagedNetwork) -> None:
