@@ -11,9 +11,9 @@ images trained are the runs of scripts/bench/quality.py there. --output keeps th
 import argparse
 import csv
 import json
+import os
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from quality import Place, Run, embed, measure_run, read_json, training, write_j
 
 ALL = "all"
 SYSTEMS = ("untrained", "adapted", "trained")
-PRECISION = "bf16"
+PRECISION = "fp32"
 # Images of an epoch where there are few: as many steps as of all images would make of the same few ones by heart.
 EPOCH_SIZE = {"1": 256, "2": 256, "5": 384, "10": 540}
 FIGURES = "curve.json"
@@ -48,6 +48,7 @@ def main() -> None:
     args = parser.parse_args()
     if not (args.data / "train.csv").exists():
         sys.exit(f"{args.data}: the photographs are not there; give --data")
+    os.environ["LMR_PRECISION"] = PRECISION
     place = Place(args.data.resolve(), args.weights.resolve(), args.work.resolve())
     points = {
         system: {
@@ -67,24 +68,14 @@ def point(place: Place, recipe: str, system: str, n: str, seed: int) -> dict[str
     folder = place.work / "curve" / recipe / f"{n}-{seed}" / system
     folder.mkdir(parents=True, exist_ok=True)
     if system == "trained" and n == ALL:
-        return {
-            key: measure_run(place, Run(recipe, PRECISION, seed), public=False)["val"][key] for key in ("gap", "top1")
-        }
+        found = measure_run(place, Run(recipe, PRECISION, seed), public=False)["val"]
+        return {key: found[key] for key in ("gap", "top1")}
     if not (folder / FIGURES).exists():
         manifest = folder.parent / "train.csv"
         draw(place.data / "train.csv", manifest, n, seed)
         {"untrained": untrained, "adapted": adapted, "trained": trained}[system](place, recipe, folder, manifest, seed)
         lmr(folder, "build-index", "train.h5", "--background", "background.h5", "--overwrite")
-        words = [
-            place.data / "val.csv",
-            "--images",
-            place.data / "images",
-            "--store",
-            "val.h5",
-            "--json",
-            "--overwrite",
-        ]
-        found = json.loads(lmr(folder, "calibrate", *words))["cross_validated"]
+        found = json.loads(lmr(folder, "calibrate", "val.h5", "--json", "--overwrite"))["cross_validated"]
         write_json(folder / FIGURES, {key: rounded(found[key]) for key in ("gap", "top1")})
     return read_json(folder / FIGURES)
 
@@ -121,11 +112,11 @@ def adapted(place: Place, recipe: str, folder: Path, manifest: Path, seed: int) 
     before = folder.parent / "untrained"
     before.mkdir(exist_ok=True)
     untrained(place, recipe, before, manifest, seed)
-    stores = [before / "train.h5", "--negatives", before / "background.h5"]
-    lmr(folder, "train", *stores, "--output", "model", "--seed", seed)
+    model = folder / "model"
+    lmr(before, "train", "train.h5", "--negatives", "background.h5", "--output", model, "--seed", seed)
     for part in ("train", "background", "val"):
         if not (folder / f"{part}.h5").exists():
-            lmr(folder, "embed", before / f"{part}.h5", "--model", "model", "--output", f"{part}.h5")
+            lmr(before, "embed", f"{part}.h5", "--model", model, "--output", folder / f"{part}.h5")
 
 
 def trained(place: Place, recipe: str, folder: Path, manifest: Path, seed: int) -> None:
@@ -133,15 +124,10 @@ def trained(place: Place, recipe: str, folder: Path, manifest: Path, seed: int) 
     n = manifest.parent.name.partition("-")[0]
     run = Run(recipe, PRECISION, seed, options=("--epoch-size", str(EPOCH_SIZE[n])))
     images = ["--images", place.data / "images"]
-    lmr(folder, "train", *given_instead(training(place, run), manifest), *images)
+    lmr(folder, "train", manifest, *training(place, run)[1:], *images)
     lmr(folder, "embed", manifest, *images, "--output", "train.h5", *trained_embedding(recipe))
     for part in ("background", "val"):
         embed(place, folder, part, trained_embedding(recipe))
-
-
-def given_instead(words: Sequence[object], manifest: Path) -> list[object]:
-    """The same training on another manifest."""
-    return [manifest, *words[1:]]
 
 
 def take_rows(store: Path, manifest_path: Path, output: Path) -> None:
