@@ -23,8 +23,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from answers import rounded
-from photos import NETWORKS, lmr, trained_embedding, untrained_embedding
+from photos import NETWORKS, trained_embedding, untrained_embedding
+from photos import lmr as command
 from quality import Place, Run, embed, measure_run, read_json, training, write_json
+
+import lmr
 
 ALL = "all"
 SYSTEMS = ("untrained", "adapted", "trained")
@@ -74,9 +77,12 @@ def point(place: Place, recipe: str, system: str, n: str, seed: int) -> dict[str
         manifest = folder.parent / "train.csv"
         draw(place.data / "train.csv", manifest, n, seed)
         {"untrained": untrained, "adapted": adapted, "trained": trained}[system](place, recipe, folder, manifest, seed)
-        lmr(folder, "build-index", "train.h5", "--background", "background.h5", "--overwrite")
-        found = json.loads(lmr(folder, "calibrate", "val.h5", "--json", "--overwrite"))["cross_validated"]
-        write_json(folder / FIGURES, {key: rounded(found[key]) for key in ("gap", "top1")})
+        index, background = folder / "landmarks", folder / "background.h5"
+        lmr.build_index(
+            [folder / "train.h5"], background=[background], model=folder / "model", output=index, overwrite=True
+        )
+        found = lmr.calibrate(folder / "val.h5", index=index, overwrite=True).cross_validated
+        write_json(folder / FIGURES, {"gap": rounded(found.gap), "top1": rounded(found.top1)})
     return read_json(folder / FIGURES)
 
 
@@ -112,11 +118,11 @@ def adapted(place: Place, recipe: str, folder: Path, manifest: Path, seed: int) 
     before = folder.parent / "untrained"
     before.mkdir(exist_ok=True)
     untrained(place, recipe, before, manifest, seed)
-    model = folder / "model"
-    lmr(before, "train", "train.h5", "--negatives", "background.h5", "--output", model, "--seed", seed)
+    stores, model = {"negatives": before / "background.h5", "model": before / "model"}, folder / "model"
+    lmr.train(before / "train.h5", **stores, output=model, seed=seed)
     for part in ("train", "background", "val"):
         if not (folder / f"{part}.h5").exists():
-            lmr(before, "embed", f"{part}.h5", "--model", model, "--output", folder / f"{part}.h5")
+            lmr.embed(before / f"{part}.h5", model=model, output=folder / f"{part}.h5")
 
 
 def trained(place: Place, recipe: str, folder: Path, manifest: Path, seed: int) -> None:
@@ -124,8 +130,8 @@ def trained(place: Place, recipe: str, folder: Path, manifest: Path, seed: int) 
     n = manifest.parent.name.partition("-")[0]
     run = Run(recipe, PRECISION, seed, options=("--epoch-size", str(EPOCH_SIZE[n])))
     images = ["--images", place.data / "images"]
-    lmr(folder, "train", manifest, *training(place, run)[1:], *images)
-    lmr(folder, "embed", manifest, *images, "--output", "train.h5", *trained_embedding(recipe))
+    command(folder, "train", manifest, *training(place, run)[1:], *images)
+    command(folder, "embed", manifest, *images, "--output", "train.h5", *trained_embedding(recipe))
     for part in ("background", "val"):
         embed(place, folder, part, trained_embedding(recipe))
 
