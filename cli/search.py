@@ -1,5 +1,6 @@
 """lmr search: the images of an index that are most similar to an image."""
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ import click
 
 from cli.options import job_options, json_option
 from cli.progress import TerminalProgress
+from cli.report.text import own_names
 from cli.terminal import say_csv, say_json, say_lines, shown
 from index.folder.config import INDEX_FOLDER
 from index.serving.config import SearchJob
@@ -69,7 +71,9 @@ def command(no_fold: bool, as_json: bool, as_csv: bool, **words: Any) -> None:
     if as_json:
         say_json(page.to_json())
     elif as_csv:
-        say_csv("".join([csv_line(CSV_COLUMNS), *map(_csv_line, page.items)]))
+        own = own_names(item.neighbour for item in page.items)
+        header = [*CSV_COLUMNS, *(f"own_{name}" if name in CSV_COLUMNS else name for name in own)]
+        say_csv("".join([csv_line(header), *(_csv_line(item, own) for item in page.items)]))
     else:
         say_lines("\n".join([*map(_line, page.items), _end(page)]))
 
@@ -105,8 +109,9 @@ def _end(page: "Page") -> str:
     return f"{counted(len(page.items), 'image')} listed, {page.n_rows_looked_at:,} looked at; {more}"
 
 
-def _csv_line(item: "Similar") -> str:
+def _csv_line(item: "Similar", own: Sequence[str]) -> str:
     cells = item.to_json()
     folded = " ".join(near.image_id for near in item.folded)
     votes = str(item.votes).lower()
-    return csv_line([{**cells, "folded": folded, "votes": votes}[name] for name in CSV_COLUMNS])
+    known = [{**cells, "folded": folded, "votes": votes}[name] for name in CSV_COLUMNS]
+    return csv_line([*known, *(item.neighbour.columns.get(name, "") for name in own)])

@@ -39,7 +39,7 @@ class Neighbour:
     """A labelled image that voted. score: cosine in the index's space. path: where it was when it was indexed.
 
     kept: reads its thumbnail in the index folder. inliers: local features that agree on one geometry with the image's,
-    None where it was not compared.
+    None where it was not compared. columns: what the user's own columns say of it, '' = blank.
     """
 
     image_id: str
@@ -49,6 +49,7 @@ class Neighbour:
     name: str = ""
     kept: "Kept | None" = field(default=None, repr=False, compare=False)
     inliers: int | None = None
+    columns: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def thumbnail(self) -> bytes | None:
@@ -89,6 +90,12 @@ class Answer:
         return self.landmarks[0] if self.landmarks else None
 
     @property
+    def nearest(self) -> Neighbour | None:
+        """The nearest image of the best landmark; None without neighbours."""
+        best = self.best
+        return next((n for n in self.neighbours if best is not None and n.landmark_id == best.landmark_id), None)
+
+    @property
     def inliers(self) -> int | None:
         """The most inliers of a neighbour of the best landmark; None where none was compared."""
         best = self.best
@@ -125,7 +132,9 @@ class Answer:
             "confidence": self.confidence,
             "threshold": self.threshold,
             "landmarks": [{key: getattr(s, key) for key in _OF_LANDMARK} for s in self.landmarks],
-            "neighbours": [{key: getattr(n, key) for key in _OF_NEIGHBOUR} for n in self.neighbours],
+            "neighbours": [
+                {**{key: getattr(n, key) for key in _OF_NEIGHBOUR}, "columns": dict(n.columns)} for n in self.neighbours
+            ],
             "verified": self.verified,
             "in_index": self.in_index,
             "unreadable": self.unreadable,
@@ -140,7 +149,11 @@ class Answer:
         """
         landmarks = (LandmarkScore(**{key: one[key] for key in _OF_LANDMARK}) for one in told["landmarks"])
         neighbours = (
-            Neighbour(**{key: one[key] for key in _OF_NEIGHBOUR}, kept=kept(one["image_id"]))
+            Neighbour(
+                **{key: one[key] for key in _OF_NEIGHBOUR},
+                kept=kept(one["image_id"]),
+                columns=one.get("columns", {}),
+            )
             for one in told["neighbours"]
         )
         plain = {key: told[key] for key in _PLAIN}

@@ -1,6 +1,6 @@
 """Facts of a store, model, index folder, calibration or manifest, and whether it is as it was written."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -18,18 +18,18 @@ from index.verify import (
     kind_of,
     verify_whole,
 )
+from retrieval.data.request import TableJob
 from retrieval.errors import LmrError, WordsError
 from retrieval.files.folders import current_folder
-from retrieval.jobs import Job, option
+from retrieval.jobs import option
 from retrieval.local.config import LOCAL_STORE
 
 if TYPE_CHECKING:
     from index.calibration import Calibration
-    from retrieval.progress import Progress
 
 
 @dataclass(frozen=True)
-class InfoJob(Job):
+class InfoJob(TableJob):
     """Tell what a path is."""
 
     path: Path | None = option(None, is_argument=True)
@@ -69,12 +69,12 @@ def info(job: InfoJob) -> Info:
         raise WordsError("give what to look at, such as lmr info landmarks, model, train.h5 or train.csv")
     if (address := address_of(job.path)) is not None:
         raise LmrError(f"{address} is an index on a server; lmr index info {address} tells what it is")
-    facts = _describe(job.path, job.progress, verify=job.verify)
+    facts = _describe(job.path, job)
     verified = verify_whole(job.path, job.progress) if job.verify else None
     return Info(facts.pop("what"), facts, verified)
 
 
-def _describe(path: Path, progress: "Progress", *, verify: bool) -> dict[str, Any]:
+def _describe(path: Path, job: InfoJob) -> dict[str, Any]:
     path = current_folder(path)
     if not path.exists():
         raise LmrError(f"{path}: there is no such file or folder")
@@ -94,20 +94,20 @@ def _describe(path: Path, progress: "Progress", *, verify: bool) -> dict[str, An
         return _describe_index(path)
     if path.suffix == ".onnx" or (path / "model.json").is_file():
         return _describe_model(path)
-    if verify and can_verify(path):
+    if job.verify and can_verify(path):
         return {"what": "folder of what lmr wrote" if path.is_dir() else "file that lmr wrote"}
     kind = kind_of(path)
     if kind is None:
-        return _describe_manifest(path, progress)
+        return _describe_manifest(path, job)
     try:
-        return {**_describe_manifest(path, progress), "what": kind}
+        return {**_describe_manifest(path, job), "what": kind}
     except LmrError:  # without images
         return {"what": kind}
 
 
 def _describe_store(path: Path) -> dict[str, Any]:
     from retrieval.store.file import has_digests
-    from retrieval.store.store import DONE, TODO, UNREADABLE, open_descriptors, read_store_info
+    from retrieval.store.store import DONE, TODO, UNREADABLE, open_descriptors, read_own_names, read_store_info
 
     info, state = read_store_info(path)
     facts = {
@@ -124,6 +124,7 @@ def _describe_store(path: Path) -> dict[str, Any]:
         "program_version": info.program_version,
         "manifest_digest": info.manifest_digest,
         **({} if info.shard is None else {"shard": str(info.shard)}),
+        **_columns_told(info.mapped, read_own_names(path)),
         "digests": "of every block" if has_digests(path) else NO_DIGESTS,
     }
     if facts["unreadable"] and not facts["to do"]:
@@ -132,6 +133,12 @@ def _describe_store(path: Path) -> dict[str, Any]:
         rows = (state == UNREADABLE).nonzero()[0]
         facts["unreadable pictures"] = {store.image_id[row]: store.reason[row] for row in rows}
     return facts
+
+
+def _columns_told(mapped: Sequence[str], own: Sequence[str]) -> dict[str, list[str]]:
+    """Which columns were named for what, and a user's own, as far as there are any."""
+    told = {"columns": list(mapped), "own columns": list(own)}
+    return {name: listed for name, listed in told.items() if listed}
 
 
 def _describe_local(path: Path) -> dict[str, Any]:
@@ -194,12 +201,14 @@ def _describe_model(path: Path) -> dict[str, Any]:
 
 def _describe_index(path: Path) -> dict[str, Any]:
     from index.folder.folder import read_calibration
-    from index.folder.info import MODEL, check_files, local_facts, read_info
+    from index.folder.info import MODEL, ROWS, check_files, local_facts, read_info
+    from index.folder.rows import read_rows
     from retrieval.embed.load import told_engine
 
     info = read_info(path)
     check_files(path, info, "size")
-    facts = {"what": "index folder", **info.to_json()}
+    own = _columns_told((), [*read_rows(current_folder(path) / ROWS).columns])
+    facts = {"what": "index folder", **info.to_json(), **own}
     if info.local is not None:
         facts["local"] = local_facts(info)
     facts["engine"] = told_engine(current_folder(path) / MODEL)
@@ -231,18 +240,19 @@ def _describe_calibration(calibration: "Calibration") -> dict[str, Any]:
     return {**facts, "warnings": list(calibration.told)}
 
 
-def _describe_manifest(path: Path, progress: "Progress") -> dict[str, Any]:
+def _describe_manifest(path: Path, job: InfoJob) -> dict[str, Any]:
     import numpy as np
 
     from retrieval.data.image_source import index_tars
     from retrieval.data.overview import load_manifest
 
-    index_tars(path, progress)
-    manifest = load_manifest(path, progress)
+    index_tars(path, job.progress)
+    manifest = load_manifest(path, job.progress, job.column_names)
     known = manifest.landmark[manifest.landmark >= 0]
     counts = np.bincount(known)[np.unique(known)] if len(known) else np.zeros(0, np.int64)
     facts = {"what": "manifest", "pictures": len(manifest), "landmarks": len(counts)}
     facts["without a landmark"] = len(manifest) - len(known)
+    facts |= _columns_told(manifest.mapped, [*manifest.columns])
     if len(counts):
         facts["pictures of a landmark (fewest, median, most)"] = [
             int(counts.min()),

@@ -59,7 +59,13 @@ class _Writing(TypedDict, total=False):
     wait: bool
 
 
-class _Images(TypedDict, total=False):
+class _Table(TypedDict, total=False):
+    """Word of jobs that read a table of images."""
+
+    column: tuple[str, ...]
+
+
+class _Images(_Table, total=False):
     """Words of jobs that read the images of a manifest."""
 
     images: Place | None
@@ -251,7 +257,7 @@ class _Training(TypedDict, total=False):
     per_landmark: int
 
 
-class DownloadWords(_Decoding, _Fetching, _Writing, total=False):
+class DownloadWords(_Decoding, _Table, _Fetching, _Writing, total=False):
     """Words of `lmr.download`."""
 
     resize: Resize | None
@@ -338,7 +344,7 @@ class MeasureWords(_Comparing, _Sharded, total=False):
     test_images: Place | None
 
 
-class InfoWords(_Telling, total=False):
+class InfoWords(_Telling, _Table, total=False):
     """Words of `lmr.info`."""
 
     verify: bool
@@ -499,7 +505,7 @@ class SyncWords(_Filling, _Engine, _Changing, total=False):
     background: bool
 
 
-class FeedbackWords(_Telling, _Writing, total=False):
+class FeedbackWords(_Telling, _Table, _Writing, total=False):
     """Words of `lmr.feedback`."""
 
     index: Place

@@ -130,6 +130,7 @@ def embed_by(
     from retrieval.store.store import open_descriptors
 
     if path.suffix in STORES:
+        job.column_names.refuse(path, "a store")
         store = open_descriptors(path)
         _require_meeting(path, store.landmarks, asked, job)
         if share is not None:
@@ -192,7 +193,7 @@ def _read_queries(path: Path, asked: Asked, job: QueriesJob, progress: "Progress
     from retrieval.data.overview import load_manifest
 
     index_tars(path, progress)
-    manifest = load_manifest(path, progress)
+    manifest = load_manifest(path, progress, job.column_names)
     if not manifest.has_labels:
         raise LmrError(f"{path} has no landmark_id column, so there is nothing to compare answers with")
     if manifest.usage is not None:

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 
 from retrieval.arrays import BoolArray, LongArray
+from retrieval.data.header.names import LATITUDE as LATITUDE  # the names under which coordinates are kept
+from retrieval.data.header.names import LONGITUDE as LONGITUDE
 from retrieval.texts import Texts
 
 OwnColumns = Mapping[str, Texts]
 
-LATITUDE, LONGITUDE = "lat", "lon"  # the names of coordinates, whatever the table calls them
 
 _NAMES = "own_columns"  # the dataset with the names, and before the number of a column its own
 
@@ -42,8 +43,8 @@ def same_columns(one: OwnColumns, other: OwnColumns) -> bool:
 
 
 def row_columns(columns: OwnColumns, row: int) -> dict[str, str]:
-    """What they say of one row, without blank cells."""
-    return {name: text for name, texts in columns.items() if (text := texts[row])}
+    """What they say of one row."""
+    return {name: texts[row] for name, texts in columns.items()}
 
 
 def write_columns(file: Any, columns: OwnColumns) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from cli.report.html import ReportImage, fill_template
 from cli.report.lettering import missing_letters
 from cli.report.sheet import MAX_ROWS, SheetEntry, SheetNeighbour, sheet_bytes, sheet_format
+from cli.report.text import own_words
 from index.answer import NO_LANDMARK, certainty, headline, verification
 from index.verify import EXPLANATIONS
 from retrieval.data.names import shown_name
@@ -68,7 +69,7 @@ document.querySelector("form").addEventListener("submit", event => event.prevent
 class Card:
     """An answer on the page. state: answered, rejected or unreadable. text: what is searched.
 
-    neighbours: images, and whether each voted for the answer.
+    neighbours: images, whether each voted for the answer, and what the own columns say of it.
     """
 
     state: str
@@ -76,7 +77,7 @@ class Card:
     headline: str
     text: str
     image: ReportImage
-    neighbours: tuple[tuple[ReportImage, bool], ...]
+    neighbours: tuple[tuple[ReportImage, bool, str], ...]
 
 
 class Saving:
@@ -272,6 +273,7 @@ def _card(answer: "Answer") -> Card:
             (
                 ReportImage(near.path, _caption(near), near.score, near.kept),
                 answer.landmark_id is not None and near.landmark_id == answer.landmark_id,
+                own_words(near),
             )
             for near in answer.neighbours[:N_BESIDE]
         ),

@@ -1,6 +1,6 @@
 """Results as text: lines for people, CSV for programs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,8 +51,12 @@ def answer_text(answer: "Answer") -> str:
 def answers_csv(answers: "Sequence[Answer]") -> str:
     """A line for each image under CSV_COLUMNS: landmark_id and name blank where no landmark is named, the best guess
     and why it was not enough beside them.
+
+    Where the index has own columns, those of the nearest image of the best landmark follow, as `nearest_NAME`.
     """
-    lines = [csv_line(CSV_COLUMNS)]
+    own = own_names(near for answer in answers for near in answer.neighbours)
+    nearest = ["nearest_image_id", *(f"nearest_{name}" for name in own)] if own else []
+    lines = [csv_line([*CSV_COLUMNS, *nearest])]
     for answer in answers:
         best = answer.best
         guess = ["", "", "", ""]
@@ -61,8 +65,20 @@ def answers_csv(answers: "Sequence[Answer]") -> str:
         named = [answer.image, answer.landmark_id or "", answer.name, _exact(answer.confidence)]
         verified = "" if answer.verified is None else str(answer.verified).lower()
         inliers = "" if answer.inliers is None else str(answer.inliers)
-        lines.append(csv_line([*named, *guess, answer.reason, verified, inliers]))
+        near = answer.nearest
+        said = [near.image_id, *(near.columns.get(name, "") for name in own)] if near else [""] * len(nearest)
+        lines.append(csv_line([*named, *guess, answer.reason, verified, inliers, *(said if own else ())]))
     return "".join(lines)
+
+
+def own_names(neighbours: "Iterable[Neighbour]") -> list[str]:
+    """Names of the own columns of these images, as they appear."""
+    return list(dict.fromkeys(name for near in neighbours for name in near.columns))
+
+
+def own_words(near: "Neighbour") -> str:
+    """What the own columns say of an image, on one line of bounded length; '' where they are blank."""
+    return "; ".join(f"{shown(name)}: {shown(text)}" for name, text in near.columns.items() if text)
 
 
 def warn_of_unreadable(answers: "Sequence[Answer]", progress: "Progress") -> None:

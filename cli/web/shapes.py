@@ -153,7 +153,10 @@ class LandmarkScoreShape(BaseModel):
 
 
 class NeighbourShape(BaseModel):
-    """A labelled image that is near. score: cosine. inliers: null where it was not compared."""
+    """A labelled image that is near. score: cosine. inliers: null where it was not compared.
+
+    columns: what the own columns of the index's manifests say of it.
+    """
 
     image_id: str
     landmark_id: str
@@ -161,6 +164,7 @@ class NeighbourShape(BaseModel):
     path: str
     name: str
     inliers: int | None
+    columns: dict[str, str]
 
 
 class AnswerShape(BaseModel):
@@ -197,7 +201,10 @@ class FoldedShape(BaseModel):
 
 
 class SimilarShape(BaseModel):
-    """A neighbour. rank: by similarity, from 1, copies counted. score: cosine. Sizes: null where the file is gone."""
+    """A neighbour. rank: by similarity, from 1, copies counted. score: cosine. Sizes: null where the file is gone.
+
+    columns: what the own columns of the index's manifests say of it.
+    """
 
     rank: int
     image_id: str
@@ -212,6 +219,7 @@ class SimilarShape(BaseModel):
     megapixels: float | None
     pixels_per_inch: float | None
     dpi: float | None
+    columns: dict[str, str]
     folded: list[FoldedShape]
 
 

@@ -12,6 +12,7 @@ from index.folder.folder import IndexFolder
 from index.recognition import Answers
 from index.rerank.evidence import UNVERIFIED
 from retrieval.errors import LmrError
+from retrieval.own_columns import row_columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,9 @@ def neighbour_of(folder: IndexFolder, row: int, score: float, inliers: int | Non
     rows = folder.rows
     label = rows.landmarks[rows.landmark[row]]
     name, _ = name_of(folder, label)
+    own = row_columns(rows.columns, int(row))
     return Neighbour(
-        str(rows.image_id[row]), label, float(score), str(rows.path[row]), name, folder.kept(int(row)), inliers
+        str(rows.image_id[row]), label, float(score), str(rows.path[row]), name, folder.kept(int(row)), inliers, own
     )
 
 

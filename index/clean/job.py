@@ -174,7 +174,7 @@ def _locate(job: CleanJob) -> "LocatedImages":
     from retrieval.data.locate import locate_images
     from retrieval.data.overview import load_manifest
 
-    manifest = load_manifest(job.manifest, job.progress)
+    manifest = load_manifest(job.manifest, job.progress, job.column_names)
     if not manifest.has_labels or not (manifest.landmark >= 0).any():
         raise LmrError(f"{job.manifest} names no landmark; cleaning needs a manifest with landmark_id")
     return locate_images(manifest, job.images, job.progress)

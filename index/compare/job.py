@@ -68,7 +68,9 @@ def compare(job: CompareJob) -> "Comparison":
         changes = _changes(job)
         job = _take_own(job, changes)
         entries = read_entries(job.recipes, changes, options)
-        data = read_data(job.data, job.images, progress, test=job.part == "test", solution=job.solution)
+        data = read_data(
+            job.data, job.images, progress, test=job.part == "test", solution=job.solution, names=job.column_names
+        )
         queries = {name: read_queries(data, name, progress) for name in data.parts}
         for entry in entries:
             for name in left_out(data, entry.recipe):

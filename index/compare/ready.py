@@ -248,7 +248,8 @@ def _confirmed(shop: Workshop, part: str, table: "Probabilities", recipe: Recipe
     from retrieval.local.verifier import compare_images
     from retrieval.progress import SILENT
 
-    train, progress, answering = load_manifest(shop.data.train, SILENT), shop.job.progress, recipe.answering
+    train = load_manifest(shop.data.train, SILENT, shop.data.names)
+    progress, answering = shop.job.progress, recipe.answering
     inliers = compare_images(_source(shop, part), ImageSource(train, shop.data.images))
     code = {name: i for i, name in enumerate(train.landmarks)}
     confirmed = np.zeros(len(table.landmark), dtype=np.bool_)

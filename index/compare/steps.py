@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from index.build_index import BuildJob, build_index
 from index.calibrate.job import CalibrateJob, calibrate
+from index.verify import STORES
 from retrieval.embed.job import EmbedJob, embed
 from retrieval.jobs import InvalidValueError, Job, build, words_from_text, words_of
 from retrieval.train.job import STAGE_WORDS, TrainJob, train, training_job
@@ -28,7 +29,7 @@ JOBS: Mapping[str, type[Job]] = {
 _TARGETS = {"train": "manifest", "embed": "manifest", "build-index": "stores", "calibrate": "queries"}
 # What a comparison gives the jobs itself.
 _OWN = {"output", "model", "images", "index", "store", "device", "threads", "workers", "overwrite", "wait"}
-_OWN |= {"retry_unreadable", "check", "engine", *_TARGETS.values()}
+_OWN |= {"retry_unreadable", "check", "engine", "column", *_TARGETS.values()}
 
 
 def step_options() -> Options:
@@ -93,6 +94,7 @@ def run_step(
     known = {word for word, _, _ in words_of(JOBS[step])}
     asked: dict[str, Any] = {"device": shop.job.device, "threads": shop.job.threads, "workers": shop.job.workers}
     asked |= {"images": shop.data.images, "wait": shop.job.wait}
+    asked |= {"column": shop.data.mapped(target) or None} if "column" in known and target.suffix not in STORES else {}
     words = own | {word: value for word, value in asked.items() if word in known and value is not None}
     tell_step(shop, step, [target], {"config": config, **words})
     run_job(step_job(step, target, table, stages, **words, progress=shop.job.progress))

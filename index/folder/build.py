@@ -260,6 +260,7 @@ def _inputs_digest(gathered: Gathered, hashed: "hashlib._Hash", inputs: BuildInp
         "names": [dict(gathered.names), {label: asdict(name) for label, name in inputs.names.items()}],
         "options": options,
         **({"columns": gathered.columns} if gathered.columns else {}),
+        **({"mapped": gathered.mapped} if gathered.mapped else {}),
         **({} if gathered.local is None else {"local": digest_of_local(gathered.local)}),
     }
     update_json(total, content)
@@ -354,6 +355,7 @@ def _write_folder(
         largest_norm=stored.index.largest_norm,
         largest_augmented_norm=0.0 if stored.augmented is None else stored.augmented.largest_norm,
         local=local,
+        mapped=gathered.mapped,
         shards=shard_sizes(len(rows), plan.n_shards) if plan.n_shards > 1 else (),
     )
     write_info(folder, info)

@@ -80,7 +80,8 @@ class FolderInfo:
     the longest augmented one; 0 in a folder from before they were kept. rows_digest: as answers_digest, whatever the
     kind of index and the storage of its rows. changes: of its rows since it was built, None = there was none. export:
     of its network, None where none was tried. local: local features of its rows, None where it has none. shards: rows
-    of each of the stretches that they are searched in, () = they are searched as one.
+    of each of the stretches that they are searched in, () = they are searched as one. mapped: `role=column` of each
+    column that was named for a role where the manifests of its stores were read.
     """
 
     fingerprint: str
@@ -104,6 +105,7 @@ class FolderInfo:
     export: ExportInfo | None = None
     local: LocalSummary | None = None
     shards: tuple[int, ...] = ()
+    mapped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if min(self.n_rows, self.n_landmarks, self.d) < 1 or self.n_background < 0 or not 0 <= self.recall <= 1:

@@ -76,6 +76,7 @@ class Gathered:
     """The descriptors of all stores: those of the index rows, which stay there, and those of the background.
 
     All are float32 of unit length. both: the rows, then the background. columns: the user's own, of the index rows.
+    mapped: as of FolderInfo.
     """
 
     vectors: UnitRows
@@ -85,6 +86,7 @@ class Gathered:
     landmarks: tuple[str, ...]
     path: Texts
     columns: OwnColumns
+    mapped: tuple[str, ...]
     background: FloatArray
     background_id: Texts
     fingerprint: str
@@ -115,6 +117,7 @@ def gather(inputs: BuildInputs) -> Gathered:
         landmark=landmark,
         landmarks=landmarks,
         path=Texts.joined([store.path for store in rows]),
+        mapped=tuple(sorted({text for store in inputs.stores for text in store.info.mapped})),
         columns=join_columns([(store.columns, len(store)) for store in rows]),
         background=UnitRows(others)[:],
         background_id=Texts.joined([store.image_id for store in others]),

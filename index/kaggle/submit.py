@@ -198,7 +198,7 @@ def embed_test(opened: Opened, job: SubmitJob) -> "tuple[Descriptors, Verifying 
     from retrieval.data.overview import load_manifest
 
     index_tars(job.test, job.progress)
-    manifest = load_manifest(job.test, job.progress).share(job.share)
+    manifest = load_manifest(job.test, job.progress, job.column_names).share(job.share)
     output = of_share(job.store or find_store(job.test, "store", job.progress), job.share)
     images = images_folder(job.images, job.test, job.progress)
     how: dict[str, Any] = {"job": job.asking, "overwrite": job.overwrite, "wait": job.wait}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from index.folder.config import INDEX_FOLDER
+from retrieval.data.request import TableJob
 from retrieval.errors import LmrError
 from retrieval.files.digest import sha256_json
 from retrieval.files.lock import output_locks
@@ -25,7 +26,7 @@ _ID_DIGITS = 16  # of the sha256 of an image, in its image_id
 
 
 @dataclass(frozen=True)
-class FeedbackJob(WritingJob):
+class FeedbackJob(TableJob, WritingJob):
     """Turn the feedback on an index into labels."""
 
     _: KW_ONLY
@@ -163,7 +164,8 @@ def _read(path: Path | None, word: str, job: FeedbackJob) -> "Manifest | None":
 
     if path is None:
         return None
-    manifest = load_manifest(path, job.progress)
+    names = job.column_names if path == job.manifest else job.column_names_beside
+    manifest = load_manifest(path, job.progress, names)
     if not manifest.has_labels:
         raise LmrError(f"`{word}` {path} has no landmark_id column; give one with labels")
     located = locate_images(manifest, job.images, job.progress)

@@ -65,6 +65,7 @@ class Similar:
             "megapixels": self.megapixels,
             "pixels_per_inch": self.pixels_per_inch,
             "dpi": None if size is None else size.dpi,
+            "columns": dict(near.columns),
             "folded": [{"image_id": n.image_id, "landmark_id": n.landmark_id, "score": n.score} for n in self.folded],
         }
 
@@ -82,6 +83,7 @@ class Similar:
                 one.get("path", ""),
                 one.get("name", ""),
                 kept(one["image_id"]),
+                columns=one.get("columns", {}),
             )
             for one in (told, *told["folded"])
         )

@@ -62,7 +62,7 @@ def look(asking: Asking, place: Place) -> bool:
     assert job.store is not None
     if not job.overwrite or info_at(job.store) is None:
         return False
-    manifest = load_manifest(job.test, SILENT)
+    manifest = load_manifest(job.test, SILENT, job.column_names)
     try:
         require_same_job(job.store, manifest, open_card(opened.folder.model_path), FillRun(check=job.check))
     except LmrError:

@@ -22,6 +22,7 @@ from index.stats.open_images import (
 )
 from retrieval.data.columns import Blanks, count_blanks, read_column
 from retrieval.data.formats import Layout, read_layout
+from retrieval.data.header.mapping import ColumnMap
 from retrieval.data.manifest import Manifest, read_names
 from retrieval.data.names import of_no_landmark
 from retrieval.data.open_images import Hierarchy, LabelRows, read_hierarchy, read_label_rows
@@ -65,24 +66,27 @@ class Data:
     min_label_confidence: float = 0  # of the label_rows that count
 
 
-def read_data(path: Path, beside: Beside, progress: Progress) -> Data:
-    """Reads the manifest and what lies beside it; tells of names of no landmark. LmrError for what is not usable."""
+def read_data(path: Path, beside: Beside, columns: ColumnMap, progress: Progress) -> Data:
+    """Reads the manifest and what lies beside it; tells of names of no landmark. LmrError for what is not usable.
+
+    columns: which column of the manifest holds what.
+    """
     names = {} if beside.names is None else {label: n.name for label, n in read_names(beside.names, progress).items()}
-    data = _read_data(path, beside, names, progress)
+    data = _read_data(path, beside, names, columns, progress)
     if beside.names is not None and (line := of_no_landmark(names, data.labelling.names, beside.names, path)):
         progress.warn(line)
     return data
 
 
-def _read_data(path: Path, beside: Beside, names: Mapping[str, str], progress: Progress) -> Data:
+def _read_data(path: Path, beside: Beside, names: Mapping[str, str], columns: ColumnMap, progress: Progress) -> Data:
     table = open_table(path)
-    layout = None if table is None else read_layout(table)
+    layout = None if table is None else read_layout(table, columns)
     hierarchy = None if beside.hierarchy is None else read_hierarchy(beside.hierarchy)
     boxes = None if beside.boxes is None else _read_boxes(beside.boxes, progress)
     if table is None or layout is None or layout.format != "open_images":
         if beside.image_list is not None:
             raise LmrError(f"`image_list` goes with the labels of Open Images, {path} holds none; give it as CSV")
-        images = load_manifest(path, progress)
+        images = load_manifest(path, progress, columns)
         blanks = None if table is None else _count_blanks(path, progress)
         is_a_row_a_image = layout is not None and layout.format == "pictures"
         subset = read_column(table, "Subset") if table is not None and is_a_row_a_image else None

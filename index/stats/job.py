@@ -156,10 +156,10 @@ def stats(job: StatsJob) -> Statistics:
         words = {item.name: getattr(job, item.name) for item in fields(MeasureJob) if hasattr(job, item.name)}
         measure_on_spark(MeasureJob(**words), job)
     beside = Beside(job.image_list, job.boxes, job.hierarchy, job.names, job.min_label_confidence)
-    data = read_data(job.manifest, beside, job.progress)
+    data = read_data(job.manifest, beside, job.column_names, job.progress)
     counts = count_data(data, text_of(job.manifest))
     source = source_of(data.images, job.images, job.manifest, job.progress)
-    test = None if job.test is None else load_manifest(job.test, job.progress)
+    test = None if job.test is None else load_manifest(job.test, job.progress, job.column_names_beside)
     test_images = job.test_images or job.images
     test_source = None if test is None or job.test is None else source_of(test, test_images, job.test, job.progress)
     facts = (

@@ -119,7 +119,11 @@ def _read_inputs(job: MeasureJob) -> _Inputs:
     paths = [(job.manifest, job.images)]
     if job.test is not None:
         paths.append((job.test, job.test_images or job.images))
-    given = tuple((load_manifest(path, job.progress), path, images) for path, images in paths)
+    names = (job.column_names, job.column_names_beside)
+    given = tuple(
+        (load_manifest(path, job.progress, of_it), path, images)
+        for (path, images), of_it in zip(paths, names, strict=False)
+    )
     first, stored = given[0][0], None
     if job.store is not None:
         stored = open_stored(job.store, first.image_id, first.landmark.astype("int64"), first.landmarks)

@@ -176,7 +176,7 @@ def _refuse_solution(job: TuneJob) -> None:
     if job.queries.suffix in STORES:
         return
     index_tars(job.queries, job.progress)
-    if load_manifest(job.queries, SILENT).usage is not None:
+    if load_manifest(job.queries, SILENT, job.column_names).usage is not None:
         raise LmrError(
             f"{job.queries} has a Usage column: it is the solution of a test, and what is chosen on it would be too "
             "good there; give held-out training pictures, as lmr split makes them"

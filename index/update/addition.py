@@ -39,7 +39,8 @@ class Images:
     source: for messages. image_id, path: (n,) columns; landmark: (n,) int32 into landmarks, -1 = none. vectors: from
     rows to their vectors in the space of the index, float32. kept: the JPEG of a row's thumbnail, None = it has to be
     made of the image at its path. n_unreadable: rows that have no descriptor and are none of these. local: of their
-    local features, None where there are none. columns: the user's own.
+    local features, None where there are none. columns: the user's own. mapped: as of
+    FolderInfo.
     """
 
     source: str
@@ -53,6 +54,7 @@ class Images:
     n_unreadable: int = 0
     local: LocalPlaces | None = None
     columns: OwnColumns = field(default_factory=dict)
+    mapped: tuple[str, ...] = ()
 
     def labels(self, rows: LongArray) -> list[str]:
         """Labels of these rows, '' = none."""
@@ -81,6 +83,7 @@ def images_of_store(folder: IndexFolder, path: Path, local: Sequence[Path] = (),
         n_unreadable=len(store) - len(done),
         local=places,
         columns=done.columns,
+        mapped=store.info.mapped,
     )
 
 
@@ -118,6 +121,7 @@ def images_of_folder(folder: IndexFolder, other: IndexFolder) -> list[Images]:
         kept=other.thumbnails.read if keeps and other.thumbnails is not None else None,
         local=None if other.local is None else other.local.places,
         columns=other.rows.columns,
+        mapped=other.info.mapped,
     )
     behind = other.background
     if behind is None:
@@ -272,6 +276,7 @@ def new_rows(
         landmarks=landmarks,
         background=similarity,
         thumbnails=lambda side_px, n_workers: _thumbnails(given, new, side_px, n_workers),
+        mapped=tuple({text for images in given for text in images.mapped}),
         columns=join_columns(
             [(select_columns(images.columns, rows), len(rows)) for images, rows in zip(given, new, strict=True)]
         ),

@@ -30,7 +30,7 @@ class NewRows:
     """Rows that come into an index: vectors (n, d) as they are stored, background (n,) b(i) or None.
 
     thumbnails: makes their JPEGs in order, by the longer side in pixels and how many are made at once. columns: the
-    user's own.
+    user's own. mapped: as of FolderInfo.
     """
 
     vectors: FloatArray
@@ -41,6 +41,7 @@ class NewRows:
     background: FloatArray | None
     thumbnails: Callable[[int, int], Iterable[bytes]]
     columns: OwnColumns = field(default_factory=dict)
+    mapped: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.image_id)

@@ -67,7 +67,7 @@ def sync(job: SyncJob) -> Synced:
         index = open_folder(job.index, device="cpu")
         model = index.model_path
         index_tars(job.folder, job.progress)
-        manifest = load_manifest(job.folder, job.progress)
+        manifest = load_manifest(job.folder, job.progress, job.column_names)
         images = images_folder(job.images, job.folder, job.progress)
         staged = store.with_name(f"{store.stem}.sync{store.suffix}")
         n_reused = _reuse(store, staged, manifest, ImageSource(manifest, images), model, job)

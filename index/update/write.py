@@ -106,6 +106,7 @@ def write_changed(folder: IndexFolder, change: Change, target: Path, writing: Wr
         files={**folder.info.files, **listed},
         local=local,
         shards=shards,
+        mapped=tuple(sorted({*folder.info.mapped, *(() if change.added is None else change.added.mapped)})),
     )
     return finish_version(folder, info, target, entry_of(change, info), listed)
 

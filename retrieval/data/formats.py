@@ -5,96 +5,28 @@ import re
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from retrieval.data.csv_table import Table
+from retrieval.data.header.mapping import BY_HEADER, MEANT, ColumnMap
+from retrieval.data.header.names import (
+    ALIASES,
+    AS_IN_KNOWN_FILES,
+    COORDINATES,
+    HARMLESS,
+    LATITUDE,
+    LONGITUDE,
+    MEANINGS,
+    NOBODYS,
+    PICTURE_ROLES,
+    ROLES,
+    ROW_NUMBERS,
+    UNUSED,
+    key_of,
+)
 from retrieval.errors import LmrError
-from retrieval.own_columns import LATITUDE, LONGITUDE
 
-# Column names as they are read (case does not count) and what they hold.
-_ROLES = {
-    "id": "image_id",
-    "image_id": "image_id",
-    "imageid": "image_id",
-    "landmark_id": "landmark",
-    "landmark": "landmark",
-    "label": "landmark",
-    "landmarks": "landmarks",
-    "images": "images",
-    "url": "url",
-    "originalurl": "url",
-    "path": "path",
-    "kind": "kind",
-    "usage": "usage",
-    "labelname": "label_name",
-    "confidence": "confidence",
-    "xmin": "box",
-    "name": "name",
-    "displayname": "name",
-    "address": "address",
-}
-# The same by the names that others give them. Where a file has a column of the names above, that one counts; two of
-# these for one thing are refused, as either may be meant.
-_ALIASES = {
-    **dict.fromkeys(("img_id", "photo_id", "picture_id", "image_key"), "image_id"),
-    **dict.fromkeys(
-        (
-            *("image", "img", "photo", "picture", "file", "filename", "file_name", "fname", "filepath", "file_path"),
-            *("image_path", "img_path", "imagepath", "image_file", "image_name", "img_name", "imagename", "photo_path"),
-            *("full_path", "relative_path", "rel_path"),
-        ),
-        "path",
-    ),
-    **dict.fromkeys(
-        (
-            *("class", "class_id", "class_name", "classname", "class_label", "category", "category_id", "target"),
-            *(
-                "category_name",
-                "species",
-                "label_id",
-                "label_name",
-                "landmark_name",
-                "place",
-                "place_id",
-                "met_id",
-                "cls",
-                "txt",
-            ),
-        ),
-        "landmark",
-    ),
-    **dict.fromkeys(("image_url", "img_url", "photo_url"), "url"),
-}
-_MEANINGS = {"image_id": "image_id", "path": "path", "landmark": "landmark_id", "url": "url", "content": "the pictures"}
-_AS_IN_KNOWN_FILES = frozenset(("id", "image_id", "imageid", "landmark_id", "path", "url", "originalurl"))
-# Columns that say something of an image, but not what it shows.
-_HARMLESS = frozenset(
-    (
-        *("width", "height", "size", "bytes", "channels", "mode", "format", "md5", "sha1", "sha256", "hash", "phash"),
-        *("date", "time", "timestamp", "year", "lat", "lon", "lng", "latitude", "longitude", "camera", "photographer"),
-        *("caption", "description", "comment", "split", "subset", "fold", "index", "level_0"),
-    )
-)
-# Coordinates in degrees (WGS84), by the names that others give them.
-_COORDINATES = {
-    **dict.fromkeys(("lat", "latitude"), LATITUDE),
-    **dict.fromkeys(("lon", "lng", "long", "longitude"), LONGITUDE),
-}
-_PICTURE_ROLES = frozenset(("image_id", "landmark", "landmarks", "path", "url", "kind", "usage", "content"))
-_NOBODYS = frozenset(("cause", "level_0"))  # of lmr's failed.csv, and pandas' index: nothing that a person wrote
-_MOST_OWN = 64
-_SHOWN = 10
-_ROW_NUMBERS = re.compile(r"(unnamed:[ _]?\d+)?")  # the name of pandas' index in a file, once written and once read
-# Columns of known files that lmr has no use for.
-_UNUSED = frozenset(
-    (
-        "cause",  # of lmr's failed.csv
-        *("supercategory", "hierarchical_label", "natural_or_human_made"),  # train_label_to_hierarchical.csv
-        *("source", "xmax", "ymin", "ymax", "isoccluded", "istruncated", "isgroupof", "isdepiction", "isinside"),
-        *("subset", "originallandingurl", "license", "authorprofileurl", "author", "title", "originalsize"),
-        *("originalmd5", "thumbnail300kurl", "rotation"),  # Open Images' boxes (the line before) and image lists
-    )
-)
 _KNOWN_HEADERS = {
     "id": "test.csv",
     "id,url": "Kaggle 2018 test.csv",
@@ -108,6 +40,12 @@ _KNOWN_HEADERS = {
 }
 _FREEBASE = ("/m/", "/g/")  # how the label names of Open Images begin
 _OTHER_SEPARATORS = frozenset(";\t|")
+_LABELS = frozenset(("landmark", "landmarks"))
+_OTHER_FORMATS = frozenset(("images", "label_name"))  # of which a table of images has none
+_KEPT_TOO = frozenset(("name", LATITUDE, LONGITUDE))  # under these names, beside what is made of them
+_PASSED_OVER = "comment"  # a name of which nothing is taken
+_MOST_OWN = 64
+_SHOWN = 10
 _LIKENESS = 0.75  # difflib ratio from which an unknown column is taken for a misspelt one
 
 Format = Literal["pictures", "clean", "open_images", "names", "retrieval", "submission"]
@@ -125,7 +63,8 @@ class Layout:
     """Format of a file and places of its columns.
 
     columns: from what a column holds to its position. ignored: names of columns that are not used. taken: names that
-    are not lmr's own, and what they are taken as. own: a user's own columns, name and position.
+    are not lmr's own, and what they are taken as. own: a user's own columns, name and position. mapped: `role=column`
+    of each that was named for the file.
     """
 
     format: Format
@@ -133,6 +72,12 @@ class Layout:
     ignored: tuple[str, ...]
     taken: tuple[tuple[str, str], ...] = ()
     own: tuple[tuple[str, int], ...] = ()
+    mapped: tuple[str, ...] = ()
+
+    @property
+    def names_landmarks(self) -> bool:
+        """True where a column was said to hold the names of landmarks."""
+        return any(text.startswith("name=") for text in self.mapped)
 
     def notes(self, source: str) -> list[str]:
         """Lines, at most three, on how the file's columns are understood."""
@@ -153,33 +98,105 @@ def recognise(header: Sequence[str], source: str, images: AbstractSet[str] = fro
     file_format = _format(set(columns))
     if file_format is None:
         raise LmrError(_unknown_header(header, source))
-    if file_format == "pictures":
-        _refuse_unknown_labels(columns, ignored, source)
-    held = {position: role for role, position in columns.items()}
-    taken = tuple(
-        (name, _MEANINGS[held[position]])
-        for position, name in enumerate(header)
-        if held.get(position) in _MEANINGS and _is_said(name, held[position])
-    )
     if file_format != "pictures":
         return Layout(file_format, columns, ignored)
-    own = _own(header, columns, images)
-    kept = {position for _, position in own}
-    left = [name for at, name in enumerate(header) if at not in kept and _is_left(name, held.get(at))]
-    return Layout(file_format, columns, tuple(left), taken, own)
+    _refuse_unknown_labels(columns, ignored, source)
+    return _pictures(header, columns, images, tuple(_taken(header, columns)))
 
 
-def recognise_manifest(header: Sequence[str], source: str, images: AbstractSet[str] = frozenset()) -> Layout:
-    """Like `recognise`, and refuses the known files that are no manifests by naming what they are for."""
+def recognise_manifest(
+    header: Sequence[str], source: str, images: AbstractSet[str] = frozenset(), names: ColumnMap = BY_HEADER
+) -> Layout:
+    """Like `recognise`, and refuses the known files that are no manifests by naming what they are for.
+
+    names: which column holds what, where that was said.
+    """
+    if mapped := names.on(header, source):
+        return _mapped_layout(header, source, images, mapped, names.texts)
     layout = recognise(header, source, images)
     if layout.format in _REFUSED:
         raise LmrError(_REFUSED[layout.format].format(source))
     return layout
 
 
-def read_layout(table: Table) -> Layout:
+def read_layout(table: Table, names: ColumnMap = BY_HEADER) -> Layout:
     """As `recognise_manifest`, of a table."""
-    return recognise_manifest(table.header, table.source, table.image_columns)
+    return recognise_manifest(table.header, table.source, table.image_columns, names)
+
+
+def _mapped_layout(
+    header: Sequence[str],
+    source: str,
+    images: AbstractSet[str],
+    places: Mapping[str, int | None],
+    mapped: tuple[str, ...],
+) -> Layout:
+    """The layout of a table of images of which it was said what some columns hold; the others are read as ever.
+
+    places: as of `ColumnMap.on`. A column of a name for what another one was said to hold is a user's own.
+    """
+    said = {MEANT[role] for role in places}
+    said |= _LABELS if said & _LABELS else set()
+    left_out = {MEANT[role] for role, place in places.items() if place is None}
+    known, names = list(header), dict[int, str]()
+    for at, name in enumerate(header):
+        meant, how = _meant(name, images)
+        is_free = meant in said or meant not in PICTURE_ROLES
+        renamed = {"own": meant in said | _OTHER_FORMATS, "alias": meant in left_out, "near": is_free, "": False}
+        if renamed[how]:
+            names[at] = f"{name}_"  # so that it says the same where lmr has written it
+        if how and is_free:
+            known[at] = _PASSED_OVER
+    for role, place in places.items():
+        if place is not None:
+            known[place] = _PASSED_OVER if role in _KEPT_TOO else role
+            names[place] = role
+    columns, ignored = _columns(known, source, images)
+    if not columns.keys() & {"image_id", "path", "content"}:
+        raise LmrError(f"{source}: no column is known to name the images; give `column` image_id=NAME or path=NAME")
+    if not said & _LABELS:
+        _refuse_unknown_labels(columns, ignored, source)
+    taken = [(header[at], role) for role, at in places.items() if at is not None and header[at] != role]
+    taken += _taken(known, columns)
+    if (place := places.get("name")) is not None:
+        columns["name"] = place
+    return _pictures(header, columns, images, tuple(taken), names, mapped)
+
+
+def _meant(name: str, images: AbstractSet[str]) -> tuple[str, Literal["own", "alias", "near", ""]]:
+    """What a column would hold by its name, and whether that is one of lmr's own, an alias, or near to one of these."""
+    if role := _role(name, images):
+        return role, "own"
+    if role := ALIASES.get(key_of(name)):
+        return role, "alias"
+    near = _misspelt(name, {})
+    return (ROLES.get(near) or ALIASES.get(near, "")), "near" if near else ""
+
+
+def _pictures(
+    header: Sequence[str],
+    columns: Mapping[str, int],
+    images: AbstractSet[str],
+    taken: tuple[tuple[str, str], ...],
+    names: Mapping[int, str] = MappingProxyType({}),
+    mapped: tuple[str, ...] = (),
+) -> Layout:
+    """The layout of a table of images, with a user's own columns. names: of these, where they are not the header's."""
+    own = _own(header, columns, images, names)
+    held = {at: role for role, at in columns.items()}
+    kept = {at for _, at in own}
+    left = [name for at, name in enumerate(header) if at not in kept and _is_left(name, held.get(at))]
+    return Layout("pictures", columns, tuple(left), taken, own, mapped)
+
+
+def _taken(header: Sequence[str], columns: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Columns that are not of lmr's own names, and what they are taken as."""
+    held = {at: role for role, at in columns.items()}
+    return [
+        (name, MEANINGS[held[at]])
+        for at, name in enumerate(header)
+        if held.get(at) in MEANINGS and _is_said(name, held[at])
+    ]
 
 
 def holds_labels(header: Sequence[str], source: str) -> bool:
@@ -220,35 +237,41 @@ def _columns(header: Sequence[str], source: str, images: AbstractSet[str]) -> tu
     for position, role in enumerate(roles):
         if role is not None and role in columns:
             other = header[columns[role]]
-            raise LmrError(f"{source}: the columns {other} and {header[position]} mean the same; keep one of them")
+            choice = f", or give `column` {MEANINGS[role]}={header[position]}" if role in MEANINGS else ""
+            raise LmrError(
+                f"{source}: the columns {other} and {header[position]} mean the same; keep one of them{choice}"
+            )
         if role is not None:
             columns[role] = position
     ignored = [name for name, role in zip(header, roles, strict=True) if role is None]
-    for name in [name for name in ignored if _key(name) in _ALIASES or _key(name) == "category"]:
+    for name in [name for name in ignored if key_of(name) in ALIASES or key_of(name) == "category"]:
         if _take(name, columns, header, source):
             ignored.remove(name)
     for name in ignored:
-        if _key(name) not in _UNUSED | _ALIASES.keys() and (meant := _misspelt(name, columns)):
+        if key_of(name) not in UNUSED | ALIASES.keys() and (meant := _misspelt(name, columns)):
             raise LmrError(f"{source}: there is no column {name!r}; did you mean {meant}?")
-    return columns, tuple(name for name in ignored if _key(name) not in _UNUSED)
+    return columns, tuple(name for name in ignored if key_of(name) not in UNUSED)
 
 
-def _own(header: Sequence[str], columns: Mapping[str, int], images: AbstractSet[str]) -> tuple[tuple[str, int], ...]:
+def _own(
+    header: Sequence[str], columns: Mapping[str, int], images: AbstractSet[str], names: Mapping[int, str]
+) -> tuple[tuple[str, int], ...]:
     """The columns that lmr has no use for: names and positions, coordinates by their one name."""
-    used = {position for role, position in columns.items() if role in _PICTURE_ROLES}
-    own: dict[str, int] = {}
-    for position, name in enumerate(header):
-        key = _key(name)
-        if position in used or name in images or key in _NOBODYS or _ROW_NUMBERS.fullmatch(key):
+    used = {at for role, at in columns.items() if role in PICTURE_ROLES}
+    own = {name: at for at, name in names.items() if at not in used}
+    for at, name in enumerate(header):
+        key = key_of(name)
+        if at in used or at in own.values() or name in images or key in NOBODYS or ROW_NUMBERS.fullmatch(key):
             continue
-        meant = _COORDINATES.get(key, name)
-        own.setdefault(name if meant in own else meant, position)
-    return tuple(own.items())[:_MOST_OWN]
+        meant = COORDINATES.get(key, name)
+        own.setdefault(name if meant in own else meant, at)
+    in_order = sorted(own.items(), key=lambda item: item[1])
+    return tuple(in_order[:_MOST_OWN])
 
 
 def _is_left(name: str, role: str | None) -> bool:
     """Tells whether a column that is neither used nor kept is to be named."""
-    return role not in _PICTURE_ROLES and _key(name) != "cause"
+    return role not in PICTURE_ROLES and key_of(name) != "cause"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -259,13 +282,13 @@ def _listed(names: Sequence[str]) -> str:
 
 def _role(name: str, images: AbstractSet[str]) -> str | None:
     """Content of a column of one of lmr's own names; None for another name."""
-    return "content" if name in images else _ROLES.get(_key(name))
+    return "content" if name in images else ROLES.get(key_of(name))
 
 
 def _take(name: str, columns: dict[str, int], header: Sequence[str], source: str) -> bool:
     """Puts a column of an alias where it belongs. False where a column of lmr's own name says the same already."""
-    role = _ALIASES[_key(name)]
-    if _key(name) == "category" and not _has_images(header, columns):
+    role = ALIASES[key_of(name)]
+    if key_of(name) == "category" and not _has_images(header, columns):
         role = "name"
     if role == "landmark" and columns.keys() & {"landmarks", "label_name"}:
         return False
@@ -273,10 +296,10 @@ def _take(name: str, columns: dict[str, int], header: Sequence[str], source: str
         columns[role] = header.index(name)
         return True
     other = header[columns[role]]
-    if _key(other) in _ALIASES or _key(other) == "label":
+    if key_of(other) in ALIASES or key_of(other) == "label":
         raise LmrError(
-            f"{source}: the columns {other} and {name} may both be the {_MEANINGS[role]}; "
-            f"name the right one {_MEANINGS[role]}"
+            f"{source}: the columns {other} and {name} may both be the {MEANINGS[role]}; "
+            f"name the right one {MEANINGS[role]}, or give `column` {MEANINGS[role]}={name}"
         )
     return False
 
@@ -284,7 +307,7 @@ def _take(name: str, columns: dict[str, int], header: Sequence[str], source: str
 def _has_images(header: Sequence[str], columns: Mapping[str, int]) -> bool:
     """Tells whether there is a column that names one image; without, a category is the name of a landmark."""
     return bool(columns.keys() & {"image_id", "path", "content"}) or any(
-        _ALIASES.get(_key(name)) in ("image_id", "path") for name in header
+        ALIASES.get(key_of(name)) in ("image_id", "path") for name in header
     )
 
 
@@ -292,33 +315,31 @@ def _refuse_unknown_labels(columns: Mapping[str, int], ignored: Sequence[str], s
     """Raises LmrError where no column is known to hold labels and one that is not known may."""
     if columns.keys() & {"landmark", "landmarks"}:
         return
-    known = _HARMLESS | _ALIASES.keys()
-    unknown = [name for name in ignored if _key(name) not in known and not _ROW_NUMBERS.fullmatch(_key(name))]
+    known = HARMLESS | ALIASES.keys()
+    unknown = [name for name in ignored if key_of(name) not in known and not ROW_NUMBERS.fullmatch(key_of(name))]
     unknown += ["name"] if "name" in columns else []
     if unknown:
         raise LmrError(
             f"{source}: no column is known to hold the landmarks, and {' or '.join(unknown)} may; "
-            "name that one landmark_id, or leave it out"
+            f"name that one landmark_id, give `column` landmark_id={unknown[0]}, or landmark_id= where none does"
         )
 
 
-def _key(name: str) -> str:
-    """A name as it is looked up: case, spaces and hyphens do not count."""
-    return re.sub(r"[ -]+", "_", name.lower())
-
-
 def _is_said(name: str, role: str) -> bool:
-    return _key(name) not in _AS_IN_KNOWN_FILES and not (role == "content" and _key(name) == "image")
+    return key_of(name) not in AS_IN_KNOWN_FILES and not (role == "content" and key_of(name) == "image")
 
 
 def _misspelt(name: str, columns: Mapping[str, int]) -> str:
-    """The known column that the name is nearest to, unless the file has that one; '' if none is near."""
-    if _OTHER_SEPARATORS & set(name) or _key(name) in _HARMLESS:
+    """The known column that the name is nearest to, unless the file has that one; '' if none is near.
+
+    One that ends in _ is called so because another column was named instead of it.
+    """
+    if _OTHER_SEPARATORS & set(name) or key_of(name) in HARMLESS or name.endswith("_"):
         return ""
-    missing = [known for known, role in _ROLES.items() if role not in columns]
+    missing = [known for known, role in ROLES.items() if role not in columns]
     missing += [known for known in ("class", "category", "species") if "landmark" not in columns]
     missing += [known for known in ("filename",) if "path" not in columns]
-    near = difflib.get_close_matches(_key(name), missing, n=1, cutoff=_LIKENESS)
+    near = difflib.get_close_matches(key_of(name), missing, n=1, cutoff=_LIKENESS)
     return near[0] if near else ""
 
 
@@ -326,10 +347,10 @@ def _unknown_header(header: Sequence[str], source: str) -> str:
     given = ",".join(header)
     shown = given if len(given) <= 100 else given[:97] + "..."
     near = max(_KNOWN_HEADERS, key=lambda known: _likeness(given, known))
-    hint = "; columns are separated by commas" if len(header) == 1 and _OTHER_SEPARATORS & set(given) else ""
-    return (
-        f"{source}: no known manifest has the header {shown!r}; the nearest is {near!r} ({_KNOWN_HEADERS[near]}){hint}"
-    )
+    is_split_otherwise = len(header) == 1 and _OTHER_SEPARATORS & set(given)
+    hint = "columns are separated by commas" if is_split_otherwise else "`column` path=NAME takes another name"
+    nearest = f"{near!r} ({_KNOWN_HEADERS[near]})"
+    return f"{source}: no known manifest has the header {shown!r}; the nearest is {nearest}; {hint}"
 
 
 def _likeness(one: str, other: str) -> tuple[float, float]:

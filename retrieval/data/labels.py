@@ -19,6 +19,8 @@ BLANK_WORDS = frozenset(
 _NO_LANDMARK = BLANK_WORDS | {""}
 _SPACE = re.compile(r"\s+")
 _WHOLE = re.compile(r"-?\d+(\.0+)?")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_DECIMAL = re.compile(r"[+-]?\d*\.\d*[1-9]\d*")
 _NO_CLASS = re.compile(r"-1(\.0+)?")
 _SHOWN = 3
 
@@ -48,7 +50,10 @@ class Spelling:
                 f"{source}: {cells}{', '.join(word.strip() or 'white space' for word in blank)} read as no landmark"
             )
         if whole:
-            lines.append(f"{source}: {whole[0]} read as {self.read_as[whole[0]]}, and so all labels that end in .0")
+            lines.append(
+                f"{source}: {whole[0]} read as {self.read_as[whole[0]]}, and so all labels that end in .0; "
+                "pandas makes them of whole numbers beside blank cells, astype('Int64') does not"
+            )
         if spaced := self.spaced():
             lines.append(f"{source}: {spaced[0]!r} read as {self.read_as[spaced[0]]}, and so all white space in labels")
         return lines
@@ -74,6 +79,17 @@ def spelling_of(labels: Iterable[str]) -> Spelling:
         read_as.update((label, label.partition(".")[0]) for label in named if "." in label)
     read_as.update((label, plain) for label in named if (plain := compose(_SPACE.sub("_", label.strip()))) != label)
     return Spelling(read_as)
+
+
+def require_no_decimals(labels: Iterable[str], source: str) -> None:
+    """Raises LmrError where all labels are numbers and some have decimals: they measure something, and name nothing."""
+    named = [label for label in labels if label.strip() not in _NO_LANDMARK]
+    decimals = [label for label in named if _DECIMAL.fullmatch(label.strip())]
+    if decimals and all(_NUMBER.fullmatch(label.strip()) for label in named):
+        raise LmrError(
+            f"{source}: the labels are numbers with decimals ({_some(decimals)}), which name no landmark; give the "
+            "column that does as `column` landmark_id=NAME, or write a letter before them"
+        )
 
 
 def require_apart(labels: Iterable[str], spelling: Spelling, source: str) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from retrieval.arrays import BoolArray, IntArray, LongArray, ObjArray, read_only
 from retrieval.data.csv_table import Table
 from retrieval.data.formats import Layout, read_layout
+from retrieval.data.header.mapping import BY_HEADER, ColumnMap
 from retrieval.data.labels import compose
 from retrieval.data.names import Name as Name  # names of landmarks are read beside manifests
 from retrieval.data.names import read_names as read_names
@@ -40,7 +41,8 @@ class Manifest:
     path: (n,) texts, absolute or within the images folder, '' = none. url: (n,) texts; kind, usage: (n,) str; None = no
     such column.
     names: landmark_id -> what people call it, where that differs. has_labels: whether there was a place for labels.
-    columns: the user's own columns by name, (n,) texts each; coordinates are `lat` and `lon`.
+    columns: the user's own columns by name, (n,) texts each; coordinates are `lat` and `lon`. mapped: `role=column` of
+    each column that was named for a role.
     content: encoded images, where the file itself holds them. shard, whole: where these are a share of the rows, which
     one, and all rows.
     """
@@ -57,6 +59,7 @@ class Manifest:
     names: Mapping[str, str] = field(default_factory=dict)
     has_labels: bool = True
     columns: OwnColumns = field(default_factory=dict)
+    mapped: tuple[str, ...] = ()
     content: EmbeddedImages | None = None
     shard: Shard | None = None
     whole: "Manifest | None" = None
@@ -104,6 +107,7 @@ class Manifest:
             names=self.names,
             has_labels=self.has_labels,
             columns=select_columns(self.columns, rows),
+            mapped=self.mapped,
             content=None if self.content is None else self.content.select(rows),
             path=None if self.path is None else self.path.select(rows),
             url=None if self.url is None else self.url.select(rows),
@@ -139,19 +143,22 @@ class Manifest:
         return total.hexdigest()
 
 
-def read_manifest(path: str | Path, progress: Progress = SILENT) -> Manifest:
+def read_manifest(path: str | Path, progress: Progress = SILENT, names: ColumnMap = BY_HEADER) -> Manifest:
     """Reads a CSV, JSON or Parquet file, a folder or tar of images or one image; files are told by their content.
 
     A table may be at a URL, and a folder of Parquet's part files is one.
     progress: is warned of each thing that was passed over, and told of the bytes of a file of text as they are read.
+    names: which column of a table holds what, where that was said.
     Raises LmrError when anything of it cannot be used; its message names the bad rows by line.
     """
     table = open_table(path, progress)
     if table is None:
         source = Path(path)
         holds_many = source.is_dir() or is_tar(source)
+        names.refuse(source, ("a folder" if source.is_dir() else "a tar") if holds_many else "a picture")
         return _manifest(str(path), read_folder(source, progress) if holds_many else read_single(source))
-    return _manifest(table.source, _read_table(table, read_layout(table), progress))
+    layout = read_layout(table, names)
+    return _manifest(table.source, _read_table(table, layout, progress), layout.mapped)
 
 
 def _read_table(table: Table, layout: Layout, progress: Progress) -> Columns:
@@ -168,7 +175,8 @@ def _read_table(table: Table, layout: Layout, progress: Progress) -> Columns:
     if not len(columns.image_id):
         raise LmrError(f"{table.source} holds a header and no pictures; add a row for each picture")
     if table.names:
-        columns.names = {label: name for label in columns.label_names if (name := table.names.get(label))}
+        known = {label: name for label in columns.label_names if (name := table.names.get(label))}
+        columns.names = known | dict(columns.names)
     for line in columns.spell_out(table.source):
         progress.warn(line)
     if isinstance(table, ParquetTable) and layout.format == "pictures" and "content" in layout.columns:
@@ -176,7 +184,7 @@ def _read_table(table: Table, layout: Layout, progress: Progress) -> Columns:
     return columns
 
 
-def _manifest(source: str, columns: Columns) -> Manifest:
+def _manifest(source: str, columns: Columns, mapped: tuple[str, ...] = ()) -> Manifest:
     """The columns with landmarks in the order of their text."""
     order = sorted(range(len(columns.label_names)), key=columns.label_names.__getitem__)
     sorted_code = np.empty(len(order) + 1, dtype=np.int32)
@@ -195,6 +203,7 @@ def _manifest(source: str, columns: Columns) -> Manifest:
         names=dict(columns.names),
         has_labels=columns.has_labels,
         columns=columns.own,
+        mapped=mapped,
         content=columns.content,
     )
 

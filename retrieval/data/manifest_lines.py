@@ -15,6 +15,8 @@ _TO_QUOTE = (",", '"', "\r", "\n")
 def manifest_lines(manifest: Manifest) -> Iterator[str]:
     """The text of a CSV file, in pieces: image_id, landmark_id, path, url, kind and Usage, as far as there are any.
 
+    The user's own columns come last.
+
     Where a row has several landmarks the column is `landmarks` and holds all of them, separated by spaces; a column
     Usage is then there too (Public, if the manifest has none), as it tells such a file from a submission.
     ValueError for images that are held inside another file, which no CSV file can name.
@@ -27,11 +29,12 @@ def manifest_lines(manifest: Manifest) -> Iterator[str]:
         usage = np.full(len(manifest), "Public", dtype=object) if usage is None else usage
     elif manifest.has_labels:
         columns.append(("landmark_id", _first_labels(manifest)))
-    yield from csv_lines([*columns, *_further(manifest), ("Usage", usage)])
+    yield from csv_lines([*columns, *_further(manifest), ("Usage", usage), *manifest.columns.items()])
 
 
 def solution_lines(manifest: Manifest) -> Iterator[str]:
-    """The text of a recognition solution: id, landmarks, Usage, then path, url and kind as far as there are any.
+    """The text of a recognition solution: id, landmarks, Usage, then path, url, kind and the user's own columns, as far
+    as there are any.
 
     ValueError for a manifest without usage, or with images held inside another file.
     """
@@ -40,14 +43,20 @@ def solution_lines(manifest: Manifest) -> Iterator[str]:
         raise ValueError("a solution needs the usage of each row")
     labels = _all_labels(manifest)
     yield from csv_lines(
-        [("id", manifest.image_id), ("landmarks", labels), ("Usage", manifest.usage), *_further(manifest)]
+        [
+            ("id", manifest.image_id),
+            ("landmarks", labels),
+            ("Usage", manifest.usage),
+            *_further(manifest),
+            *manifest.columns.items(),
+        ]
     )
 
 
 def csv_lines(columns: Sequence[tuple[str, Texts | ObjArray | None]]) -> Iterator[str]:
     """The text of a CSV file with these columns (n,) of str, in pieces; those that are None are left out."""
     there = [(name, values) for name, values in columns if values is not None]
-    yield ",".join(name for name, _ in there) + "\n"
+    yield ",".join(_cells([name for name, _ in there])) + "\n"
     for start in range(0, len(there[0][1]), _ROWS_AT_ONCE):
         cells = [_cells(values[start : start + _ROWS_AT_ONCE].tolist()) for _, values in there]
         yield "\n".join(map(",".join, zip(*cells, strict=True))) + "\n"

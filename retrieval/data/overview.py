@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from retrieval.data.header.mapping import BY_HEADER, ColumnMap
 from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.data.pipes import STDIN
 from retrieval.errors import LmrError
@@ -28,13 +29,15 @@ _NO_LANDMARKS = re.compile(
 _SHORTENED = re.compile(r"\d(\.\d+)?[eE]\+\d+")  # a long number as a spreadsheet saves it, equal to its like
 
 
-def load_manifest(path: Path, progress: Progress, *, is_background: bool = False) -> Manifest:
+def load_manifest(
+    path: Path, progress: Progress, names: ColumnMap = BY_HEADER, *, is_background: bool = False
+) -> Manifest:
     """As `read_manifest`; says what is in it, what is taken as what, and what looks wrong.
 
     is_background: it is known that none of its images shows a landmark.
     """
     with reading(path, progress):
-        manifest = read_manifest(path, progress)
+        manifest = read_manifest(path, progress, names)
     progress.warn(overview(manifest))
     for line in doubts(manifest, is_folder=is_folder(path), is_background=is_background):
         progress.warn(f"warning: {line}")

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrieval.jobs import DecodingJob, option
+from retrieval.data.header.mapping import ColumnMap, parse_columns
+from retrieval.jobs import DecodingJob, Job, option
 
 NEAR_BITS = 4  # of 64 that may differ between two copies of an image; a copy at half size and quality 60 has 0 to 2
 NEAR_SIMILARITY = 0.95  # cosine, of the descriptors of two copies
@@ -12,7 +13,35 @@ FACTS = Path("picture-facts.sqlite")  # beside all that is made of the same imag
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImagesJob(DecodingJob):
+class TableJob(Job):
+    """A job that reads a table of images. columns: may be given as a mapping too, and one alone as a text."""
+
+    columns: tuple[str, ...] = option(
+        (),
+        name="column",
+        metavar="ROLE=NAME",
+        help="Column that holds the image_id, landmark_id, landmarks, path, url, kind, usage, name, lat or lon, as in "
+        "landmark_id=class; a blank NAME = none does. Repeat it for each. The others are read by their names.",
+    )
+
+    def __post_init__(self) -> None:
+        """Raises InvalidValueError for what no column can be, and two columns for one."""
+        super().__post_init__()
+        object.__setattr__(self, "columns", parse_columns(self.columns).texts)
+
+    @property
+    def column_names(self) -> ColumnMap:
+        """The columns of the main table."""
+        return parse_columns(self.columns)
+
+    @property
+    def column_names_beside(self) -> ColumnMap:
+        """The same of another table, which may have none of them and is read by its own header then."""
+        return self.column_names.of_others()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagesJob(DecodingJob, TableJob):
     """A job for which the images of a manifest are looked up."""
 
     images: Path | None = option(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from retrieval.data.csv_cells import unguard
 from retrieval.data.csv_table import BadRows, Table
 from retrieval.data.formats import Layout
-from retrieval.data.labels import compose, require_apart, spelling_of
+from retrieval.data.labels import compose, require_apart, require_no_decimals, spelling_of
 from retrieval.images.parquet_parts import EmbeddedImages
 from retrieval.own_columns import OwnColumns
 from retrieval.texts import Texts, TextsWriter, repeated
@@ -44,12 +44,17 @@ class Columns:
     own: OwnColumns = field(default_factory=dict)
 
     def spell_out(self, source: str) -> list[str]:
-        """Reads the labels as they are meant; a line for each kind that is read otherwise than it is written."""
+        """Reads the labels as they are meant; a line for each kind that is read otherwise than it is written.
+
+        Raises LmrError for labels that are numbers with decimals, and two that are one landmark.
+        """
+        require_no_decimals(self.label_names, source)
         spelling = spelling_of(self.label_names)
         if not spelling.read_as:
             return []
         require_apart(self.label_names, spelling, source)
-        self.names = {spelling.of(label): label.strip() for label in spelling.spaced()} | dict(self.names)
+        called = {meant: name for label, name in self.names.items() if (meant := spelling.of(label))}
+        self.names = {spelling.of(label): label.strip() for label in spelling.spaced()} | called
         count = Counter(self.label)
         count.update(code for codes in self.more.values() for code in codes)
         code_of = {label: code for code, label in enumerate(self.label_names)}
@@ -174,6 +179,9 @@ class _Gathering:
         self._has_many = "landmarks" in at
         self._label_at = at.get("landmarks", at.get("landmark", -1))
         self._codes = Codes()
+        self._name_at = at.get("name", -1) if "landmark" in at else -1
+        self._names: dict[str, str] = {}
+        self._is_strict = layout.names_landmarks
         self._label: list[int] = []
         self._more: dict[int, tuple[int, ...]] = {}
         self._n = 0
@@ -199,7 +207,7 @@ class _Gathering:
         elif self._label_at >= 0:
             self._label += map(self._codes.__getitem__, fields[self._label_at])
         self._n += len(rows)
-        return True
+        return self._name_at < 0 or self._add_names(fields[self._label_at], fields[self._name_at])
 
     def columns(self) -> Columns | None:
         """All that was added; None when the rows do not go together."""
@@ -215,8 +223,19 @@ class _Gathering:
             return None
         label = self._label if self._label_at >= 0 else [-1] * self._n
         columns = Columns(key, label, names, self._label_at >= 0, self._more, path, url, self._words.get("kind"), usage)
+        columns.names = {label: name for label, name in self._names.items() if label and name != label}
         columns.own = {name: texts.texts() for name, (_, texts) in self._own.items()}
         return columns
+
+    def _add_names(self, labels: Sequence[str], names: Sequence[str]) -> bool:
+        """Takes the names of landmarks. A column that was not said to hold them does not where one has two."""
+        for label, name in zip(labels, names, strict=True):
+            if name and self._names.setdefault(label, name) != name and label:
+                if self._is_strict:
+                    return False
+                self._names, self._name_at = {}, -1
+                break
+        return True
 
     def _add_many(self, cells: Sequence[str]) -> None:
         for row, cell in enumerate(cells, start=self._n):
@@ -250,6 +269,7 @@ def _name_bad_rows(table: Table, layout: Layout) -> None:
     """Raises LmrError with all that is wrong with a table of one image a row."""
     bad, at = BadRows(table.source), layout.columns
     line_of: dict[str, int] = {}
+    named: dict[str, tuple[str, int]] = {}
     hint = _hint(layout, table.header)
     is_guarded = _is_guarded(table.header)
     key = "image_id" if "image_id" in at else "path"
@@ -260,12 +280,21 @@ def _name_bad_rows(table: Table, layout: Layout) -> None:
             problem = _landmark_problem(row[at["landmark"]])
         if not problem and "usage" in at and row[at["usage"]] not in USAGES:
             problem = f"{table.header[at['usage']]} is {row[at['usage']]!r}, not {', '.join(USAGES[:2])} or {USAGES[2]}"
+        if not problem and layout.names_landmarks and "landmark" in at:
+            problem = _name_problem(row[at["landmark"]], row[at["name"]], line, named)
         if key in at and (first := line_of.setdefault(compose(row[at[key]]), line)) != line and not problem:
             problem = f"{table.header[at[key]]} {row[at[key]]} is also on line {first}{hint}"
             hint = ""
         if problem:
             bad.add(line, problem)
     bad.refuse_any()
+
+
+def _name_problem(label: str, name: str, line: int, named: dict[str, tuple[str, int]]) -> str:
+    """Fault of the name of a landmark; '' when it is good. named: of each landmark, and on which line, so far."""
+    if not label or not name or (before := named.setdefault(label, (name, line)))[0] == name:
+        return ""
+    return f"landmark_id {label} is called {name!r}, on line {before[1]} {before[0]!r}"
 
 
 def _hint(layout: Layout, header: Sequence[str]) -> str:

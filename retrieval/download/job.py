@@ -6,6 +6,7 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retrieval.data.request import TableJob
 from retrieval.download.config import Form
 from retrieval.download.google import MIRROR, Archives, Part, parse_numbers
 from retrieval.errors import LmrError
@@ -26,7 +27,7 @@ FAILED_NAME = "failed.csv"
 
 
 @dataclass(frozen=True)
-class DownloadJob(DecodingJob, WritingJob):
+class DownloadJob(DecodingJob, TableJob, WritingJob):
     """Fetch the url of every row of a manifest to <id>.jpg. images: None = images/ beside the manifest."""
 
     manifest: Path = option(is_argument=True)
@@ -101,7 +102,7 @@ def download(job: DownloadJob) -> "DownloadReport | DownloadPlan":
         from retrieval.data.overview import load_manifest
         from retrieval.download.survey import Places
 
-        manifest = load_manifest(job.manifest, job.progress)
+        manifest = load_manifest(job.manifest, job.progress, job.column_names)
         if manifest.url is None:
             raise LmrError(f"{manifest.source} has no url column; give a csv file with the columns id,url")
         places = Places(job.folder, job.form.layout)

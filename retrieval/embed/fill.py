@@ -24,6 +24,7 @@ from retrieval.progress import SILENT, Progress
 from retrieval.shard import Shard
 from retrieval.stopwatch import Running
 from retrieval.store.changes import Changes, Check, WatchedSource, find_changes
+from retrieval.store.renew import renew_columns
 from retrieval.store.store import (
     TODO,
     UNREADABLE,
@@ -112,6 +113,8 @@ def _fill_store(
     changes, again, n_left = Changes(), np.zeros(0, np.int64), len(manifest)
     crashed: list[int] = []
     if there:
+        for place in there:
+            renew_columns(place, manifest.columns, run.progress)
         state, facts = read_store_facts(there[0])
         changes = find_changes(state, facts, source, run.check, run.n_workers)
         again = changes.to_do
@@ -183,10 +186,17 @@ def _rows_changed(store: Path, manifest: Manifest) -> str:
 
 def store_info(card: Card, manifest: Manifest, dtype: StoreDtype, d: int) -> StoreInfo:
     """The account that a store of this model and manifest gives of itself."""
-    return info_of(card, manifest.digest, dtype, d, manifest.shard)
+    return info_of(card, manifest.digest, dtype, d, manifest.shard, manifest.mapped)
 
 
-def info_of(card: Card, manifest_digest: str, dtype: StoreDtype, d: int, shard: Shard | None = None) -> StoreInfo:
+def info_of(
+    card: Card,
+    manifest_digest: str,
+    dtype: StoreDtype,
+    d: int,
+    shard: Shard | None = None,
+    mapped: tuple[str, ...] = (),
+) -> StoreInfo:
     """As `store_info`, of a manifest by its digest."""
     model, image_spec = card.of_store()
     return StoreInfo(
@@ -198,6 +208,7 @@ def info_of(card: Card, manifest_digest: str, dtype: StoreDtype, d: int, shard: 
         dtype=dtype,
         d=d,
         shard=shard,
+        mapped=mapped,
     )
 
 

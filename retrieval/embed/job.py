@@ -153,7 +153,7 @@ def embed(job: EmbedJob) -> "tuple[Path, FillReport]":
     with output_locks(named, model, wait=job.wait, progress=job.progress):
         output = of_share(job.output or find_store(job.manifest, "output", job.progress), share)
         index_tars(job.manifest, job.progress)
-        rows = load_manifest(job.manifest, job.progress).share(share)
+        rows = load_manifest(job.manifest, job.progress, job.column_names).share(share)
         images = images_folder(job.images, job.manifest, job.progress)
 
         def check(card: "Card") -> None:

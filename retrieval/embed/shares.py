@@ -36,6 +36,7 @@ from retrieval.store.file import PARTIAL, open_store, read_info, require_whole
 from retrieval.store.info import StoreInfo
 from retrieval.store.join import join_stores
 from retrieval.store.layout import UNREADABLE
+from retrieval.store.renew import renew_columns
 from retrieval.store.store import open_descriptors, partial_path
 
 _COLUMNS = ("image_id", "path", "reason")  # of the table of unreadable images
@@ -186,6 +187,7 @@ def embed_share(item: tuple[Work, Share], place: Place) -> Made:
 def _embed(work: Work, job: EmbedJob, manifest: Manifest, images: Path, path: Path) -> Made:
     was_damaged = _remove_damaged(path, job.progress) | _remove_damaged(partial_path(path), job.progress)
     if path.exists():
+        renew_columns(path, manifest.columns, job.progress)
         return Made(was_there=True, was_damaged=was_damaged, unreadable=_unreadable(path, manifest))
     card = _card(work, job)
     workers, load = plan_loading(job.model, card, job=job, batch_size=job.batch_size, engine=work.engine)
@@ -285,7 +287,8 @@ def _manifest(work: Work, job: EmbedJob, progress: Progress) -> Manifest:
     if work.run not in _manifests:
         _manifests.clear()
         is_first = progress is not SILENT
-        _manifests[work.run] = load_manifest(job.manifest, progress) if is_first else read_manifest(job.manifest)
+        read = load_manifest if is_first else read_manifest
+        _manifests[work.run] = read(job.manifest, progress, job.column_names)
     return _manifests[work.run]
 
 

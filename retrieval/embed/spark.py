@@ -107,7 +107,7 @@ def _require_alike(output: Path, there: StoreInfo | None, card: Card, job: Embed
     """Raises LmrError where a store is of something else. digest: of the manifest, where that is known."""
     if there is None:
         return
-    info = info_of(card, digest or there.manifest_digest, job.dtype, 1)
+    info = info_of(card, digest or there.manifest_digest, job.dtype, 1, mapped=job.columns)
     if difference := there.difference(info):
         raise LmrError(f"{output} was made with {difference}; give `overwrite` or another file name")
 
@@ -126,6 +126,7 @@ class _Shares:
         """Makes those that are not there yet, and joins them."""
         job = self.job
         of = {"manifest": self.seen.digest, "model": card.fingerprint, "dtype": job.dtype, "local": _local_digest(job)}
+        of |= {"columns": " ".join(job.columns)} if job.columns else {}
         n, was_begun = self.staging.settle(
             of,
             lambda: job.count_tasks(self.seen.n_rows, self.cluster.n_slots),

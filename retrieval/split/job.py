@@ -159,12 +159,13 @@ def _split(job: SplitJob, rule: "SplitRule") -> "SplitReport":
 
     path, output, overwrite = job.manifest, job.output, job.overwrite or job.dry_run
     _refuse_input_in_the_way(job)
-    given = load_manifest(path, job.progress)
+    given = load_manifest(path, job.progress, job.column_names)
     located = locate_images(given, job.images, job.progress)
     identity: dict[str, Any] = {
         "input_sha256": _input_digest(path, given),
         "images": None if located.folder is None else str(located.folder.resolve()),
         "options": job.options(),
+        **({"columns": list(given.mapped)} if given.mapped else {}),
     }
     require_place(output, identity, overwrite=overwrite)  # before images are measured, which takes long
     grouping = _find_groups(given, located, job)

@@ -56,7 +56,7 @@ def _part(split: Split, name: str, rows: LongArray, with_kind: bool) -> Manifest
 
 def _without_answers(part: Manifest) -> Manifest:
     landmark = np.full(len(part), -1, dtype=np.int32)
-    return replace(part, landmark=landmark, more_landmarks={}, has_labels=False, kind=None, usage=None)
+    return replace(part, landmark=landmark, more_landmarks={}, has_labels=False, kind=None, usage=None, columns={})
 
 
 def _objects(values: list[str]) -> ObjArray:

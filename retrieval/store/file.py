@@ -17,7 +17,7 @@ from retrieval.files.atomic import private_path, remove_leftovers
 from retrieval.files.hdf5 import mapped, new_hdf5, open_hdf5, pack_texts
 from retrieval.files.hdf5_digests import Digests, read_digests, room_for_digests
 from retrieval.files.hdf5_outline import require_outline, write_outline
-from retrieval.files.json_file import parse_json
+from retrieval.files.json_file import convert, parse_json
 from retrieval.own_process import limit_computing, limit_memory, start_environment, start_words
 from retrieval.shard import Shard, parse_shard
 from retrieval.store.info import StoreInfo
@@ -25,6 +25,7 @@ from retrieval.store.layout import (
     DIGESTS,
     FACTS,
     FORMAT_VERSION,
+    MAPPED,
     ROW_DIGEST,
     SHARD,
     UNREADABLE,
@@ -168,7 +169,14 @@ def read_info(file: Any) -> StoreInfo:
         dtype=vectors.dtype.name,
         d=vectors.shape[1],
         shard=_read_shard(file),
+        mapped=_read_mapped(file),
     )
+
+
+def _read_mapped(file: Any) -> tuple[str, ...]:
+    source = f"{file.filename}: {MAPPED}"
+    told = convert(parse_json(file.attrs.get(MAPPED, "{}"), source, REMEDY), dict[str, str], source, REMEDY)
+    return tuple(f"{role}={name}" for role, name in sorted(told.items()))
 
 
 def _read_shard(file: Any) -> Shard | None:

@@ -13,6 +13,7 @@ class StoreInfo:
     """Origin of the descriptors of a store: everything that must agree before two stores are used together.
 
     manifest_digest: of the whole manifest. shard: the share of its rows that the store is of, None = all of them.
+    mapped: `role=column` of each column of the manifest that was named for a role.
     """
 
     fingerprint: str
@@ -23,6 +24,7 @@ class StoreInfo:
     dtype: Literal["float16", "float32"]
     d: int
     shard: Shard | None = None
+    mapped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float16", "float32"):
@@ -39,6 +41,9 @@ class StoreInfo:
         """The first thing in which two stores differ, for a person; '' when they agree."""
         if self.fingerprint != other.fingerprint and (what := self._preparation_difference(other)):
             return what
+        if self.fingerprint == other.fingerprint and self.mapped != other.mapped:
+            mine, theirs = (" ".join(told) or "none" for told in (self.mapped, other.mapped))
+            return f"another `column` ({mine}, now {theirs})"
         for name, what in (("fingerprint", "model"), ("manifest_digest", "manifest"), ("dtype", "dtype")):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:

@@ -97,14 +97,13 @@ def join_stores(
             raise LmrError(f"{output} holds other descriptors; give `overwrite` or another `output`")
         return "unchanged", n
     if not places:
-        lay_out(partial_path(output), _columns(parts), info)
+        lay_out(partial_path(output), known_of(parts), info)
     with resume_store(output) as writer:
         progress.begin("joining", n)
         for part in parts:
-            with part.open() as store:
-                for rows in _blocks(part):
-                    _copy(store, rows[writer.state[rows + part.begin] == TODO], writer)
-                    progress.add(len(rows))
+            left = np.flatnonzero(writer.state[part.begin : part.begin + len(part.state)] == TODO)
+            progress.add(len(part.state) - len(left))
+            copy_rows(part, left, writer, progress)
         progress.end()
         writer.finish()
     return "joined", n
@@ -119,7 +118,7 @@ def adapt_store(
     is begun anew. Raises LmrError for descriptors that are not as they were written, and a full disk.
     """
     part = _Part(path, 0, read_store_info(path)[1])
-    lay_out(partial_path(output), _columns([part]), info)
+    lay_out(partial_path(output), known_of([part]), info)
     with part.open() as store, resume_store(output) as writer:
         progress.begin("adapting", len(part.state), "descriptors")
         for rows in _blocks(part):
@@ -182,7 +181,7 @@ def shares_of(paths: Sequence[Path], infos: Sequence["StoreInfo | LocalInfo"]) -
     return shares
 
 
-def _columns(parts: Sequence[_Part]) -> Columns:
+def known_of(parts: Sequence[_Part]) -> Columns:
     """Everything of the rows but descriptors. LmrError where parts know different landmarks, or an image twice."""
     known: tuple[list[str], list[str]] | None = None
     columns: list[list[Texts]] = []
@@ -213,6 +212,20 @@ def _columns(parts: Sequence[_Part]) -> Columns:
         with_facts=with_facts,
         own=join_columns(own),
     )
+
+
+def whole_store(path: Path, state: UInt8Array) -> _Part:
+    """A store that is copied alone."""
+    return _Part(path, 0, state)
+
+
+def copy_rows(part: _Part, rows: LongArray, writer: StoreWriter, progress: Progress) -> None:
+    """Writes rows of a part that are done or unreadable to their places in the whole."""
+    with part.open() as store:
+        for start in range(0, len(rows), _ROWS):
+            block = rows[start : start + _ROWS]
+            _copy(store, block, writer)
+            progress.add(len(block))
 
 
 def _copy(

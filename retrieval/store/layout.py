@@ -19,6 +19,7 @@ REASON_BYTES = 120  # of UTF-8 kept of the reason why an image is unreadable
 SHA256_BYTES = 32
 DIGESTS = "digests"  # attribute of stores that carry digests once they are finished
 SHARD = "shard"  # attribute of stores of a share of the rows
+MAPPED = "columns"  # attribute of stores of manifests of which it was said which column holds what, as JSON
 FACTS = ("size", "mtime_ns", "sha256")
 ROW_DIGEST, ROW_DIGEST_BYTES = "row_digest", 8  # of sha256, by which a row that changed is found
 FILLED = ("vectors", "state", "reason", ROW_DIGEST, *FACTS)  # after the file was begun
@@ -81,6 +82,8 @@ def make_layout(file: Any, columns: Columns, info: StoreInfo) -> None:
     file.attrs["image_spec"] = json.dumps(dict(info.image_spec))
     if info.shard is not None:
         file.attrs[SHARD] = str(info.shard)
+    if info.mapped:
+        file.attrs[MAPPED] = json.dumps(dict(text.split("=", 1) for text in info.mapped))
     file.attrs[DIGESTS] = "sha256"
     reserve(file, "vectors", (n, info.d), np.dtype(info.dtype).newbyteorder("<"))
     reserve(file, "state", (n,), np.dtype("u1"))

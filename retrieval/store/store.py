@@ -202,6 +202,12 @@ def read_store_info(path: str | Path) -> tuple[StoreInfo, UInt8Array]:
         return read_info(file), file["state"][:]
 
 
+def read_own_names(path: Path) -> list[str]:
+    """Names of the user's own columns of a store."""
+    with open_store(path) as (file, _):
+        return list(read_columns(file, len(file["state"])))
+
+
 def read_store_facts(path: Path) -> tuple[UInt8Array, ImageFacts | None]:
     """The (n,) state, and what the images' files were; None in a store from before that was written down."""
     with open_store(path) as (file, _):

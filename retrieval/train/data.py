@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, ObjArray, read_only
+from retrieval.data.header.mapping import BY_HEADER, ColumnMap
 from retrieval.data.image_source import ImageSource, images_folder, index_tars
 from retrieval.data.overview import load_manifest
 from retrieval.errors import LmrError
@@ -153,23 +154,24 @@ def read_training_data(
     rule: BalanceConfig | None = None,
     *,
     teachers: Sequence[Path] = (),
+    names: ColumnMap = BY_HEADER,
     progress: Progress = SILENT,
 ) -> TrainingData:
     """Labelled images of one manifest, without landmarks that are too rare, and the non-landmarks of both.
 
-    teachers: stores whose descriptors of these images are to be imitated.
+    teachers: stores whose descriptors of these images are to be imitated. names: which column holds what.
     """
     for place in (manifest, negatives):
         if place is not None:
             index_tars(place, progress)
-    parts = [load_manifest(manifest, progress)]
+    parts = [load_manifest(manifest, progress, names)]
     if not parts[0].has_labels:
         raise LmrError(f"{manifest} has no landmark_id column; training needs labels")
     if rule is not None and rule.min_per_landmark:
         parts = [without_rare(parts[0], rule.min_per_landmark, rule.rare)]
     folders = [images_folder(images, manifest, progress)]
     if negatives is not None:
-        parts.append(load_manifest(negatives, progress, is_background=True))
+        parts.append(load_manifest(negatives, progress, names.of_others(), is_background=True))
         folders.append(images_folder(images, negatives, progress))
         if (parts[1].landmark >= 0).any():
             raise LmrError(f"{negatives} has rows with a landmark_id; negatives are pictures of no known landmark")

@@ -191,8 +191,10 @@ def _read(job: TrainJob) -> "list[TrainingData]":
 
         return [read_stored(job.manifest, job.negatives, job.training.sampling, job.progress)]
     kinds = [(stage.manifest, stage.negatives, stage.training.sampling) for stage in job.stages]
+    names = {stage.manifest: job.column_names_beside for stage in job.stages} | {job.manifest: job.column_names}
+    how: dict[str, Any] = {"teachers": job.teacher, "progress": job.progress}
     read = {
-        kind: read_training_data(*kind[:2], job.images, kind[2], teachers=job.teacher, progress=job.progress)
+        kind: read_training_data(*kind[:2], job.images, kind[2], names=names[kind[0]], **how)
         for kind in dict.fromkeys(kinds)
     }
     return [read[kind] for kind in kinds]

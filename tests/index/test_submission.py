@@ -211,7 +211,8 @@ def test_labels_with_a_point_and_a_zero_are_whole_numbers_in_submission_and_solu
     assert solution.landmarks.tolist() == [("7",), ()]
     assert said == [
         f"{tmp_path / 's.csv'}: -1 read as no landmark",
-        f"{tmp_path / 's.csv'}: 7.0 read as 7, and so all labels that end in .0",
+        f"{tmp_path / 's.csv'}: 7.0 read as 7, and so all labels that end in .0; "
+        "pandas makes them of whole numbers beside blank cells, astype('Int64') does not",
     ]
 
 

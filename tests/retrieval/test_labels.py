@@ -46,7 +46,8 @@ def test_what_is_read_otherwise_is_told_with_its_number_of_cells() -> None:
     spelling = spelling_of(["7.0", "nan", "NA", "8.0"])
     assert spelling.notes("t.csv", {"nan": 2000, "NA": 1}.__getitem__) == [
         "t.csv: 2,001 cells NA, nan read as no landmark",
-        "t.csv: 7.0 read as 7, and so all labels that end in .0",
+        "t.csv: 7.0 read as 7, and so all labels that end in .0; "
+        "pandas makes them of whole numbers beside blank cells, astype('Int64') does not",
     ]
 
 

@@ -119,7 +119,11 @@ def test_open_images_boxes_are_read_for_their_labels(tmp_path: Path) -> None:
     [
         ("id,landmrk_id\na,1", "train.csv: there is no column 'landmrk_id'; did you mean landmark_id?"),
         ("id,landmark_id,kinds\na,1,x", "train.csv: there is no column 'kinds'; did you mean kind?"),
-        ("id,image_id\na,b", "train.csv: the columns id and image_id mean the same; keep one of them"),
+        (
+            "id,image_id\na,b",
+            "train.csv: the columns id and image_id mean the same; keep one of them, or "
+            "give `column` image_id=image_id",
+        ),
         (
             "id;landmark\t_id\na;1",
             "train.csv: no known manifest has the header 'id;landmark\\t_id'; the nearest is 'id' (test.csv); "
@@ -128,7 +132,7 @@ def test_open_images_boxes_are_read_for_their_labels(tmp_path: Path) -> None:
         (
             "url,landmark_id\nhttp://x,2",
             "train.csv: no known manifest has the header 'url,landmark_id'; the nearest is 'id,url,landmark_id' "
-            "(GLDv2 train.csv)",
+            "(GLDv2 train.csv); `column` path=NAME takes another name",
         ),
         (
             "id,images,Usage\na,b c,Public",
@@ -398,7 +402,7 @@ def test_lines_are_counted_from_that_of_excel(tmp_path: Path) -> None:
 def test_a_header_with_commas_and_others_is_not_guessed_at(tmp_path: Path) -> None:
     assert error_of(write(tmp_path, "id;landmark_id,url\na;1,x\n")) == (
         "train.csv: no known manifest has the header 'id;landmark_id,url'; the nearest is 'id,url,landmark_id' "
-        "(GLDv2 train.csv)"
+        "(GLDv2 train.csv); `column` path=NAME takes another name"
     )
 
 

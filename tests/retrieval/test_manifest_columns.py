@@ -73,17 +73,23 @@ def test_the_index_that_pandas_writes_is_said_and_left_out(tmp_path: Path, heade
     [
         (
             "image,class,species",
-            "t.csv: the columns class and species may both be the landmark_id; name the right one landmark_id",
+            "t.csv: the columns class and species may both be the landmark_id; name the right one landmark_id, "
+            "or give `column` landmark_id=species",
         ),
         (
             "file_name,file_path,label",
-            "t.csv: the columns file_name and file_path may both be the path; name the right one path",
+            "t.csv: the columns file_name and file_path may both be the path; name the right one path, "
+            "or give `column` path=file_path",
         ),
-        ("id,landmark_id,label", "t.csv: the columns landmark_id and label mean the same; keep one of them"),
+        (
+            "id,landmark_id,label",
+            "t.csv: the columns landmark_id and label mean the same; keep one of them, or give `column` "
+            "landmark_id=label",
+        ),
         (
             "image,breed",
             "t.csv: no column is known to hold the landmarks, and breed may; "
-            "name that one landmark_id, or leave it out",
+            "name that one landmark_id, give `column` landmark_id=breed, or landmark_id= where none does",
         ),
         ("image,labels", "t.csv: there is no column 'labels'; did you mean label?"),
     ],
@@ -94,7 +100,8 @@ def test_a_header_that_can_be_meant_in_two_ways_is_refused_by_name(tmp_path: Pat
 
 def test_label_and_class_are_two_candidates(tmp_path: Path) -> None:
     assert problem(tmp_path, "image,label,class\na.jpg,1,x\n") == (
-        "t.csv: the columns label and class may both be the landmark_id; name the right one landmark_id"
+        "t.csv: the columns label and class may both be the landmark_id; name the right one landmark_id, "
+        "or give `column` landmark_id=class"
     )
 
 
@@ -110,7 +117,8 @@ def test_numbers_that_pandas_made_floats_and_blanks_in_words_are_read_as_meant(t
     assert labels(manifest) == ["7", "", "", "8"]
     assert said == [
         "t.csv: 1 cell nan read as no landmark",
-        "t.csv: 7.0 read as 7, and so all labels that end in .0",
+        "t.csv: 7.0 read as 7, and so all labels that end in .0; "
+        "pandas makes them of whole numbers beside blank cells, astype('Int64') does not",
     ]
 
 

@@ -31,13 +31,14 @@ def open_table(path: str | Path, progress: Progress = SILENT) -> Table | None:
         if source.is_dir() and not is_folder(source):
             return ParquetTable(path, place)
         holds_many = source.is_dir() or is_tar(source)
+        tars = _tars_of(source, progress) if holds_many else None
         head = b"" if holds_many else _head(source)
     except FileNotFoundError as error:
         raise LmrError(f"{text_of(path)}: there is no such file or folder") from error
     except OSError as error:
         raise LmrError(f"{path} cannot be read: {error.strerror}") from error
     if holds_many:
-        return open_webdataset(str(path), _tars_of(source, progress), progress)
+        return open_webdataset(str(path), tars, progress)
     if is_image(head):
         return None
     return ParquetTable(path, place) if head.startswith(b"PAR1") else _open_text(path, progress, place)

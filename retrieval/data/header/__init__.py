@@ -1,0 +1,1 @@
+"""Headers of tables: what their columns are called, and what they hold."""
