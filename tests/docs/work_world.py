@@ -1,8 +1,10 @@
 """Small sets of images for the recipes of work: what each begins with, and what must be there in its end."""
 
-from collections.abc import Callable, Mapping
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from docs_world import LANDMARKS, save_view, write_table
@@ -53,6 +55,37 @@ def make_shop(folder: Path) -> None:
     save_view(folder / "phone.jpg", 4001, rng)
 
 
+def make_kaggle_tars(folder: Path) -> None:
+    """Tables of Google Landmarks v2: for training, to be answered, solution and names; images in a tar of each set."""
+    rng = np.random.default_rng(4)
+    labels = range(9000, 9000 + len(LANDMARKS))
+    images = {label: [f"{rng.integers(2**63):016x}" for _ in range(5)] for label in labels}
+    asked = [(f"{rng.integers(2**63):016x}", label) for label in (*labels, *labels, 0, 0, 0, 0)]
+    _pack(folder / "train" / "images_000.tar", [(name, label) for label in labels for name in images[label]], rng)
+    _pack(folder / "test" / "images_000.tar", [(name, label or 500 + i) for i, (name, label) in enumerate(asked)], rng)
+    write_table(
+        folder / "train_clean.csv",
+        [("landmark_id", "images"), *((str(label), " ".join(names)) for label, names in images.items())],
+    )
+    category = "http://commons.wikimedia.org/wiki/Category:"
+    named = [(str(label), category + name.replace(" ", "_")) for label, name in zip(labels, LANDMARKS, strict=True)]
+    write_table(folder / "train_label_to_category.csv", [("landmark_id", "category"), *named])
+    write_table(folder / "test.csv", [("id",), *((name,) for name, _ in asked)])
+    halves = ("Public", "Private")
+    solution = [(name, str(label or ""), halves[i % 2]) for i, (name, label) in enumerate(asked)]
+    write_table(folder / "recognition_solution_v2.1.csv", [("id", "landmarks", "Usage"), *solution])
+
+
+def _pack(path: Path, images: Sequence[tuple[str, int]], rng: np.random.Generator) -> None:
+    """A tar of images in Google's folders; their numbers say what they show."""
+    path.parent.mkdir()
+    with TemporaryDirectory() as place, tarfile.open(path, "w") as tar:
+        for image_id, number in images:
+            image = Path(place) / f"{image_id}.jpg"
+            save_view(image, number, rng)
+            tar.add(image, "/".join((*image_id[:3], image.name)))
+
+
 def check_archive(folder: Path) -> None:
     """Every scan is in the folder of an answer, and the heap is empty."""
     assert sorted(path.name for path in (folder / "sorted").rglob("scan-*")) == [f"scan-{i}.jpg" for i in range(4)]
@@ -67,6 +100,15 @@ def check_shop(folder: Path) -> None:
     assert sold == {"4001", "4002", "4003", "4004", "4005"}
 
 
+def check_kaggle(folder: Path) -> None:
+    """Every image was found in its tar, and each id of the test is answered in its order."""
+    asked = [line.split(",")[0] for line in (folder / "test.csv").read_text().splitlines()]
+    assert [line.split(",")[0] for line in (folder / "submission.csv").read_text().splitlines()] == asked
+    rows = lmr.open_index(folder / "landmarks").folder.rows
+    assert len(rows.image_id) == 4 * len(LANDMARKS)
+    assert all("/train/images_000.tar/" in path for path in rows.path)
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """make: what is in the folder in the beginning. check: asserts what the walk leaves there."""
@@ -77,5 +119,6 @@ class Recipe:
 
 MADE: Mapping[str, Recipe] = {
     "archivist": Recipe(make_archive, check_archive),
+    "kaggle": Recipe(make_kaggle_tars, check_kaggle),
     "shop": Recipe(make_shop, check_shop),
 }
