@@ -120,6 +120,7 @@ def _job_parameter(word: str, hint: Any, item: "Field[Any]") -> Callable[[F], F]
         return click.option(name, word, type=_click_type(kind, told), required=True, metavar=told.metavar, help=text)
     if kind is bool:
         noted = _note_overwrite if word == "overwrite" else None
+        name = f"{name}/--no-{name.removeprefix('--')}" if default is None else name  # where None is a third answer
         return click.option(name, word, is_flag=True, default=default, help=text, callback=noted)
     return click.option(
         name,

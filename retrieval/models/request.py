@@ -53,7 +53,7 @@ class PreparationRequest:
 class EmbedRequest(PreparationRequest):
     """Way in which a network that is there embeds images; None = as its card says."""
 
-    flip: bool | None = option(None, help="Average with the mirrored image.")
+    flip: bool | None = option(None, default_text="as the model says", help="Average with the mirrored image.")
     scales: str | None = option(
         None,
         metavar="F,F,...",

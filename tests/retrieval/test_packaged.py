@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from retrieval.embed.job import UntrainedNetwork
 from retrieval.errors import LmrError
 from retrieval.extras import install_hint
 from retrieval.files.digest import sha256_file
 from retrieval.models.network import read_state_dict
 from retrieval.models.packaged import LITE2, PACKAGED, PackagedNetwork
-from retrieval.models.request import NetworkRequest, PreparationRequest
+from retrieval.models.request import EmbedRequest, NetworkRequest, PreparationRequest
 
 SOURCE = PACKAGED[LITE2]
 needs_package = pytest.mark.skipif(not SOURCE.is_installed(), reason="the extra weights is not installed")
@@ -96,6 +97,15 @@ def test_it_is_the_default_where_no_other_network_and_no_other_weights_are_asked
     assert NetworkRequest(pretrained=True).named().backbone == "resnet50"
     assert NetworkRequest(weights=Path("w.pt")).named().backbone == "resnet50"
     assert NetworkRequest(backbone="resnet18").named().backbone == "resnet18"
+
+
+@needs_package
+def test_untrained_it_embeds_as_suits_it_unless_asked_otherwise() -> None:
+    network = UntrainedNetwork(backbone=LITE2)
+    assert network.embedding(EmbedRequest()) == EmbedRequest(size=288, fit="pad", flip=True)
+    asked = EmbedRequest(size=64, fit="crop", flip=False, descriptor="pooled")
+    assert network.embedding(asked) == asked
+    assert UntrainedNetwork(backbone="resnet18").embedding(EmbedRequest()) == EmbedRequest()
 
 
 @needs_package
