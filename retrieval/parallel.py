@@ -64,15 +64,19 @@ class Workers:
     progress: Progress = SILENT
 
 
-def run_tasks(function: Callable[..., T], tasks: "Sequence[Any] | Texts", fixed: Any, n_workers: int) -> Iterator[T]:
+def run_tasks(
+    function: Callable[..., T], tasks: "Sequence[Any] | Texts", fixed: Any, n_workers: int, *, n_worth: int = 1
+) -> Iterator[T]:
     """function(task, fixed) for each task, in order; with one worker or none in this process.
 
-    function is one of a module, and tasks and fixed can be pickled. Raises what `work_apart` raises.
+    function is one of a module, and tasks and fixed can be pickled. n_worth: tasks that are worth a worker's start, of
+    whom there are fewer where these do not suffice for all. Raises what `work_apart` raises.
     """
-    if n_workers <= 1 or len(tasks) <= 1:
+    n = min(n_workers, len(tasks) // n_worth)
+    if n <= 1:
         yield from (function(task, fixed) for task in tasks)
     else:
-        yield from work_apart(function, tasks, fixed, Workers(min(n_workers, len(tasks))))
+        yield from work_apart(function, tasks, fixed, Workers(n))
 
 
 def run_in_threads(function: Callable[[A], T], tasks: Iterable[A], n_threads: int) -> Iterator[T]:

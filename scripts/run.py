@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 EXTRAS = {"demo": "report", "test": "dev", "page": "browser", "spark": "dev,spark", "milvus": "dev"}
 VENVS = {"spark": ".venv-spark"}  # of what wants other versions of packages than the rest; else .venv
 TESTS = {"page": ("tests/browser", "tests/deploy"), "spark": ("tests/spark",), "milvus": ("tests/milvus",)}
-AT_ONCE = {"spark": "1"}  # processes of tests, each of which has a cluster; else one for each core
+AT_ONCE = {"spark": "2"}  # processes of tests, each of which has a cluster, and waits often; else one for each core
 # The faiss-cpu of Milvus Lite overwrites the files of faiss-gpu: it runs as a server, from a place of its own.
 MILVUS_VENV = ROOT / ".venv-milvus"
 MILVUS_LITE = ("milvus-lite>=3.2,<4", "pymilvus>=2.6")
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
     else:
         if what == "milvus":
             install_milvus(programs(place) / "python")
-        many = ["-n", AT_ONCE.get(what, "auto"), "--dist", "loadfile"]
+        many = ["-n", AT_ONCE.get(what, "auto"), "--dist", "loadfile", "--no-loadscope-reorder"]  # few at a time last
         others = [f"--ignore={folder}" for folders in TESTS.values() for folder in folders]
         tests = TESTS.get(what, others)
         command = [str(programs(place) / "python"), "-m", "pytest", *many, *tests, *options]

@@ -3,6 +3,7 @@ for. No test but those of the export waits for one, and answers are the same wit
 finished set, which several rooms ask."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,22 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["LMR_PRECISION"] = config.getoption("--precision")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """Surviving a power cut is not what tests can see, and a busy disk takes a second for each file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_rules() -> None:
+    """Calibrations take a tenth of the time; that they choose well among many rules is for tests/index to see."""
+    from tiny_set import try_few_rules
+
+    try_few_rules()
+
+
 @pytest.fixture(scope="session")
 def finished_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images, model, stores, index and calibration; not to be changed."""
@@ -34,7 +51,6 @@ def finished_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda _: None)
         patch.chdir(folder)
         make_set(folder)
     return folder

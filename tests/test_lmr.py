@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_set import HERE, LABELS, done, image, make_set
+from tiny_set import HERE, LABELS, done, image
 
 import lmr
 from cli.main import COMMANDS
@@ -25,13 +25,11 @@ EXAMPLES = {lmr: "lmr", lmr.Landmarks: "lmr.Landmarks"}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(finished_set, tmp_path_factory):
     """A finished set that is the working folder; not to be changed."""
-    place = tmp_path_factory.mktemp("api")
+    place = shutil.copytree(finished_set, tmp_path_factory.mktemp("api") / "set")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.fsync", lambda _: None)
         patch.chdir(place)
-        make_set(place)
         yield place
 
 
@@ -301,11 +299,10 @@ def test_importing_the_api_loads_nothing_heavy():
     assert shown.stdout == "[]\n"
 
 
-def test_the_examples_of_the_docstrings_run(tmp_path, monkeypatch):
+def test_the_examples_of_the_docstrings_run(finished_set, tmp_path, monkeypatch):
     """One after the other, as they stand in the file, in a folder with a finished set."""
-    monkeypatch.setattr("os.fsync", lambda _: None)
+    shutil.copytree(finished_set, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    make_set(tmp_path)
     found = [doctest.DocTestFinder().find(one, name, globs={"lmr": lmr}) for one, name in EXAMPLES.items()]
     examples = [example for of_one in found for example in of_one if example.examples]
     said: list[str] = []

@@ -48,6 +48,13 @@ class Judge:
         """(q,) how often each query counts."""
         return np.where(self.queries.truths.known, 1.0, 1.0 if self.weight is None else self.weight)
 
+    def outside(self, folds: Folds) -> BoolArray:
+        """(q,) True for queries of other folds."""
+        is_outside = np.ones(len(self.fold), dtype=np.bool_)
+        for f in folds:
+            is_outside &= self.fold != f  # a tenth of the time of isin, for each rule that is judged
+        return is_outside
+
 
 class Contest:
     """Rules of the vote, judged by GAP with some folds left out of everything.
@@ -92,7 +99,7 @@ def judged(judges: Sequence[Judge], rule: Rule, n_folds: int) -> tuple[list[floa
     for left_out in (set_ for size in range(2) for set_ in subsets(n_folds, size)):
         total = 0.0
         for judge, n, one in zip(judges, n_known, found, strict=True):
-            used = ~np.isin(judge.fold, list(left_out))
+            used = judge.outside(left_out)
             logit = unseen_logit(judge, one, models, left_out)
             answers += [] if left_out else [Answered(logit, one.correct)]
             total += n * _gap(logit[used], one.correct[used], judge.weights[used], judge.queries.truths.known[used])
@@ -108,7 +115,7 @@ def subsets(n_folds: int, size: int) -> list[Folds]:
 def fitted(judge: Judge, found: Found, n_folds: int, largest: int = 2) -> dict[Folds, ConfidenceModel]:
     """The confidence model of a rule's answers without each set of one to `largest` folds."""
     sets = [left_out for size in range(1, largest + 1) for left_out in subsets(n_folds, size)]
-    members = np.stack([~np.isin(judge.fold, list(left_out)) for left_out in sets])
+    members = np.stack([judge.outside(left_out) for left_out in sets])
     return dict(zip(sets, judge.queries.fit(found, members, judge.weight), strict=True))
 
 

@@ -13,7 +13,7 @@ from index.folder.changes import Kind
 from index.folder.folder import IndexFolder
 from index.folder.local import LocalPlaces, find_places
 from index.folder.rows import Background
-from index.folder.thumbnails import make_thumbnail
+from index.folder.thumbnails import make_thumbnails
 from index.recognition import check_store, to_index_space
 from index.update.change import Change, ConflictError, NewRows, join_labels, refuse_augmented
 from index.update.local import plan_local
@@ -24,7 +24,6 @@ from retrieval.errors import LmrError
 from retrieval.files.digest import update_json
 from retrieval.local.config import refuse_weights
 from retrieval.own_columns import OwnColumns, join_columns, select_columns
-from retrieval.parallel import run_tasks
 from retrieval.store.store import open_descriptors
 from retrieval.texts import Texts, equal_pairs, repeated
 from retrieval.words import named
@@ -295,7 +294,7 @@ def _thumbnails(given: Sequence[Images], new: Sequence[LongArray], side_px: int,
         if images.kept is not None:
             yield from (images.kept(row) or b"" for row in rows.tolist())
         else:
-            yield from run_tasks(make_thumbnail, images.path.select(rows), side_px, n_workers)
+            yield from make_thumbnails(images.path.select(rows), side_px, n_workers)
 
 
 def digest_of(

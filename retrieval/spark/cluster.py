@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from retrieval.errors import LmrError
 from retrieval.progress import Progress
@@ -40,6 +40,7 @@ class Cluster:
 
     n_slots: int
     application: str
+    _n_cores: ClassVar[dict[str, int]] = {}  # of the executors of an application, when no further one came
 
     def __init__(self, job: SparkJob, progress: Progress) -> None:
         self._job, self._progress = job, progress
@@ -168,13 +169,15 @@ class Cluster:
                 self._session.stop()
 
     def _count_slots(self) -> int:
-        """Tasks at once on the executors that are there, after no further one came for a while."""
+        """Tasks at once on the executors that are there, after no further one came for a while, now or before."""
         since, n_cores = time.monotonic(), self._context.defaultParallelism
         is_local = self._context.master.startswith("local[") or self._context.master == "local"
-        while not is_local and time.monotonic() - since < _STEADY_S:
+        is_steady = is_local or n_cores == self._n_cores.get(self.application)
+        while not is_steady and time.monotonic() - since < _STEADY_S:
             time.sleep(_POLL_S)
             if (now := self._context.defaultParallelism) != n_cores:
                 since, n_cores = time.monotonic(), now
+        self._n_cores[self.application] = n_cores
         return max(1, int(n_cores // float(self._context.getConf().get("spark.task.cpus", "1"))))
 
     def _follow(self, what: str, thread: threading.Thread, group: str, n: int, unit: str) -> None:

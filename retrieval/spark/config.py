@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from retrieval.errors import LmrError, WordsError
@@ -95,8 +96,12 @@ def _has_java() -> bool:
         return True
     home = os.environ.get("JAVA_HOME")
     java = shutil.which("java", path=home and str(Path(home) / "bin"))
-    if java is None:
-        return False
+    return java is not None and _is_new(java)
+
+
+@cache
+def _is_new(java: str) -> bool:
+    """True for a Java of a version that Spark can use, or of one that it does not say."""
     said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
     version = re.search(r'version "(?:1\.)?(\d+)', said)
     return version is None or int(version[1]) >= LEAST_JAVA

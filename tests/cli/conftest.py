@@ -1,17 +1,10 @@
 """The tiny set, made once for all tests of this room and copied for each."""
 
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 from tiny_set import make_images
-
-
-@pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Surviving a power cut is not what these tests can see, and a busy disk takes a second for each file."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture

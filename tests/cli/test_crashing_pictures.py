@@ -3,18 +3,17 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_set import HERE, NETWORK, done
+from tiny_set import HERE, NETWORK, another_process, done
 
 ROOT = Path(__file__).parents[2]
-LMR = (sys.executable, "-c", "from cli.main import main; main()")
 CRASHING = (37, 40)  # pixels
 # A fake decoder: for certain sizes it ends its process, as a fault in native code does.
 DECODER = """
@@ -47,14 +46,40 @@ def spoil(path: Path, size: tuple[int, int] = CRASHING) -> None:
     Image.open(path).resize(size).save(path)
 
 
-def lmr(decoder: Path, *words: object) -> "subprocess.CompletedProcess[str]":
-    path = os.pathsep.join([str(decoder), str(ROOT)])
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    return subprocess.run([*LMR, *map(str, words)], env=environment, capture_output=True, text=True)
+@dataclass(frozen=True)
+class Said:
+    """Exit code of a process, the signal that ended it below 0, and what it printed."""
+
+    code: int | None
+    stdout: str
+    stderr: str
 
 
-def told(said: "subprocess.CompletedProcess[str]") -> list[str]:
-    assert said.returncode == 0, said.stderr
+def lmr(decoder: Path, *words: object) -> Said:
+    """`lmr` in a process that has the fake decoder, as all have that it starts."""
+    with another_process(lmr_there, os.getcwd(), str(decoder), [str(word) for word in words]) as process:
+        process.join(120)
+        return Said(process.exitcode, (decoder / "stdout").read_text(), (decoder / "stderr").read_text())
+
+
+def lmr_there(folder: str, decoder: str, words: list[str]) -> None:
+    """Target of `another_process`: `lmr` in a folder, which prints to files beside the decoder."""
+    import torch
+
+    from cli.main import main
+
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(f"{decoder}/{name}", os.O_CREAT | os.O_TRUNC | os.O_WRONLY), number)
+    os.environ["PYTHONPATH"] = os.pathsep.join([decoder, str(ROOT)])
+    sys.path.insert(0, decoder)  # of which processes that decode apart are told
+    exec(Path(decoder, "sitecustomize.py").read_text(), {})
+    torch.set_num_threads(1)
+    os.chdir(folder)
+    main(words, prog_name="lmr")
+
+
+def told(said: Said) -> list[str]:
+    assert said.code == 0, said.stderr
     return [line for line in said.stderr.splitlines() if "crash" in line or "died" in line]
 
 
@@ -71,7 +96,7 @@ def test_embedding_is_gone_on_with_without_the_images_that_crash(images: Path, d
     for name, size in crashing.items():
         spoil(next(Path("images").rglob(f"{name}.jpg")), size)
     words = ("embed", "train.csv", *HERE, "--workers", 2)
-    assert lmr(decoder, *words).returncode in (-11, -6)
+    assert lmr(decoder, *words).code in (-11, -6)
     heard = told(lmr(decoder, *words))
     assert [line for line in heard if line.startswith("unreadable: ")] == [
         f"unreadable: {name}: its decoder crashed (signal {6 if size == (40, 37) else 11})"
@@ -93,7 +118,7 @@ def test_an_embedding_that_a_person_kills_loses_no_image(images: Path, decoder: 
     for path in Path("images").rglob("*.jpg"):
         if path.stem == sorted(rows_of("whole.h5"))[9]:
             spoil(path, (40, 37))
-    assert lmr(decoder, "embed", "train.csv", *HERE).returncode == -9
+    assert lmr(decoder, "embed", "train.csv", *HERE).code == -9
     (decoder / "sitecustomize.py").write_text("")
     said = lmr(decoder, "embed", "train.csv", *HERE)
     (line,) = told(said)
@@ -108,7 +133,7 @@ def test_local_features_are_gone_on_with_without_the_images_that_crash(images: P
     done("embed", "train.csv", *NETWORK, *HERE)
     spoil(Path("images/train-dome-3.jpg"))
     words = ("embed", "train.csv", *HERE, "--local", "rootsift")
-    codes = [lmr(decoder, *words).returncode for _ in range(2)]
+    codes = [lmr(decoder, *words).code for _ in range(2)]
     assert codes == [-11, -11]  # the first ended the embedding of what had changed
     heard = lmr(decoder, *words, "--json")
     assert json.loads(heard.stdout)["local"]["unreadable"] == 1, heard.stderr
@@ -125,10 +150,10 @@ def test_statistics_name_the_images_that_crash(images: Path, decoder: Path, n_wo
     n_all = len(list(Path("images").iterdir()))
     words = ("stats", "images", "--workers", n_workers, "--json")
     if n_workers == 1:
-        assert lmr(decoder, *words).returncode == -11
+        assert lmr(decoder, *words).code == -11
     for _ in range(2):
         said = lmr(decoder, *words)
-        assert said.returncode == 0, said.stderr
+        assert said.code == 0, said.stderr
         found = json.loads(said.stdout)["measured"]
         assert set(found["reasons"].values()) == {"its decoder crashed (signal 11)"}
         assert (found["unreadable"], found["readable"]) == (2, n_all - 2)
@@ -139,7 +164,7 @@ def test_a_submission_answers_all_but_the_images_that_crash(tiny_set: Path, deco
     crashing = sorted(Path("images").rglob("test*.jpg"))[4]
     spoil(crashing)
     words = ("submit", "test.csv", *HERE, "--output", "crashing.csv", "--store", "crashing.h5")
-    assert lmr(decoder, *words).returncode == -11
+    assert lmr(decoder, *words).code == -11
     heard = told(lmr(decoder, *words))
     assert f"unreadable: {crashing.stem}: its decoder crashed (signal 11)" in heard
     lines = Path("crashing.csv").read_text().splitlines()

@@ -52,10 +52,10 @@ def test_joined_stores_are_the_store_of_one_run(tiny_set, n):
 
 def test_more_stores_are_joined_than_files_may_be_open(tiny_set):
     resource = pytest.importorskip("resource", reason="this system limits no files")
-    parts, (soft, hard) = embedded(40), resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 30, hard))
+    parts, (soft, hard) = embedded(15), resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 10, hard))
     try:
-        assert done("join", *parts, "--output", "joined.h5").stdout == "joined.h5: 44 images of 40 shares\n"
+        assert done("join", *parts, "--output", "joined.h5").stdout == "joined.h5: 44 images of 15 shares\n"
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert len(read_store("joined.h5")) == 44

@@ -51,17 +51,17 @@ def test_without_java_one_line_says_what_is_missing_and_that_local_needs_none(
 
 
 def test_the_local_engine_imports_neither_pyspark_nor_starts_java(tiny_set: Path) -> None:
-    code = "import sys; from cli.main import main; main(sys.argv[1:], standalone_mode=False)\n"
-    code += "assert not [name for name in sys.modules if name.partition('.')[0] in ('pyspark', 'py4j')]"
-    for command in (
+    commands = [
         ["stats", "train.csv", "--images", "images", "--json", "--workers", "1"],
         ["embed", "--output", "x.h5", *HERE],
         ["build-index", "x.h5", "--output", "x", "--device", "cpu"],
         ["submit", "--index", "x", "--output", "x.csv", *HERE],
-    ):
-        words = [sys.executable, "-c", code, *command, "--engine", "local"]
-        environment = {"PATH": "", "PYTHONPATH": str(Path(__file__).parents[2])}
-        environment |= {"LMR_ENGINE": "torch", "OMP_NUM_THREADS": "1"}  # no export of the network
-        made = subprocess.run(words, env=environment, check=False, capture_output=True, text=True)
-        assert made.returncode == 0, made.stderr
+    ]
+    code = "import sys; from cli.main import main\n"
+    code += "".join(f"main({[*words, '--engine', 'local']}, standalone_mode=False)\n" for words in commands)
+    code += "assert not [name for name in sys.modules if name.partition('.')[0] in ('pyspark', 'py4j')]"
+    environment = {"PATH": "", "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment |= {"LMR_ENGINE": "torch", "OMP_NUM_THREADS": "1"}  # no export of the network
+    made = subprocess.run([sys.executable, "-c", code], env=environment, check=False, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
     assert all(Path(name).exists() for name in ("x.h5", "x", "x.csv"))

@@ -3,11 +3,12 @@
 import csv
 import os
 import socket
-import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from tiny_set import another_process, done
 
 from retrieval.models.checkpoint import read_card
 from retrieval.train.state import STATE_NAME
@@ -57,26 +58,31 @@ def free_port() -> int:
         return port
 
 
-def start(*words: object, **more: str) -> "subprocess.Popen[str]":
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
-    command = [sys.executable, *map(str, words)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def launch(here: str, said: str, words: list[str], more: dict[str, str]) -> None:
+    """Target of `another_process`: `torchrun` in a folder, which prints to a file."""
+    from torch.distributed.run import main
+
+    descriptor = os.open(said, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+    for number in (1, 2):
+        os.dup2(descriptor, number)
+    os.environ.update(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1", **more)
+    os.chdir(here)
+    main(words)
 
 
-def torchrun(program: Path, output: str, n_machines: int = 1, **more: str) -> list[tuple[int, str]]:
+def torchrun(program: Path, output: str, n_machines: int = 1, **more: str) -> list[tuple[int | None, str]]:
     """Exit code and text of each torchrun: one with two processes, or two with one each, as two machines have."""
-    port = free_port()
-    words = ("--master-addr", "127.0.0.1", "--master-port", port, "--nnodes", n_machines)
-    started = [
-        start(
-            *("-m", "torch.distributed.run", *words, "--node-rank", rank, "--nproc-per-node", 2 // n_machines),
-            *(program, *TRAIN, "--output", output),
-            **more,
-        )
-        for rank in range(n_machines)
-    ]
-    texts = [one.communicate(timeout=300)[0] for one in started]
-    return [(one.returncode, text) for one, text in zip(started, texts, strict=True)]
+    words = ["--master-addr", "127.0.0.1", "--master-port", str(free_port()), "--nnodes", str(n_machines)]
+    words += ["--nproc-per-node", str(2 // n_machines)]
+    said = [program.with_name(f"said-{rank}") for rank in range(n_machines)]
+    with ExitStack() as running:
+        processes = []
+        for rank, path in enumerate(said):
+            of_rank = [*words, "--node-rank", str(rank), str(program), *TRAIN, "--output", output]
+            processes.append(running.enter_context(another_process(launch, os.getcwd(), str(path), of_rank, more)))
+        for process in processes:
+            process.join(300)
+        return [(process.exitcode, path.read_text()) for process, path in zip(processes, said, strict=True)]
 
 
 def losses(output: str) -> list[float]:
@@ -89,9 +95,7 @@ def weights(output: str) -> str:
 
 
 def test_two_processes_lose_what_one_does_on_one_machine_or_two_and_after_a_kill(images: Path, program: Path) -> None:
-    alone = start(program, *TRAIN, "--output", "one")
-    text = alone.communicate(timeout=300)[0]
-    assert alone.returncode == 0, text
+    done(*TRAIN, "--output", "one")
     for code, text in torchrun(program, "two"):
         assert code == 0, text
     assert losses("two") == pytest.approx(losses("one"), rel=TOLERANCE)

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,13 @@ def n_file_operations(folder: Path, arguments: list[object]) -> int:
     return int((folder.parent / "count.txt").read_text())
 
 
+def try_few_rules() -> None:
+    """Lets calibrations of this process choose among few rules of the vote, not among 151 or 451."""
+    from index.calibrate import fit, selection
+
+    fit.Grid = partial(selection.Grid, k=(5, 50), tau=(0.05, 0.2), r=(0.0, 0.5), beta=(0.0, 1.0))  # type: ignore
+
+
 def run_there(folder: str, arguments: list[str], how: Mapping[str, object]) -> None:
     """Target of `another_process`: `lmr` in a folder, its output written to `how['output']`.
 
@@ -215,6 +223,7 @@ def run_there(folder: str, arguments: list[str], how: Mapping[str, object]) -> N
 
     os.chdir(folder)
     torch.set_num_threads(1)
+    try_few_rules()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has it ignored
     os.fsync = lambda _: None  # as in conftest.py
     if "file_bytes" in how:

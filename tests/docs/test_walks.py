@@ -1,7 +1,6 @@
 """The walks of the documentation, run in order on tiny sets; the files and JSON keys that docs/formats.md lists."""
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -37,14 +36,6 @@ class Walk:
     def output(self, *start: str) -> list[str]:
         """What the commands that begin so printed."""
         return [result.output for arguments, result in self.said if arguments[: len(start)] == list(start)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_waiting_for_the_disk() -> Iterator[None]:
-    """Surviving a power cut is not what these tests can see, and a busy disk takes a second for each file."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda _: None)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """A small index folder of random descriptors, for the tests of this room."""
 
 import json
-import os
 
 import numpy as np
 import pytest
@@ -16,13 +15,7 @@ MODEL = "ab" * 32
 D = 8
 
 
-@pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch):
-    """Surviving a power cut is not what these tests can see, and a busy disk takes a second for each file."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_store():
     """A finished store of random descriptors with these labels; '' = none."""
 

@@ -9,22 +9,41 @@ from click.testing import CliRunner
 import lmr
 from cli.main import main
 from index import bench as bench_module
+from index.folder.build import BuildOptions, build_folder
+from index.folder.inputs import BuildInputs
 from index.search.plan import BY_SIZE
 from retrieval.errors import LmrError
 
 
-@pytest.fixture
-def folder(make_store, make_folder):
-    return make_folder(make_store([f"l{i % 40}" for i in range(1500)], seed=0)).path
+@pytest.fixture(scope="module")
+def folder(make_store, tmp_path_factory):
+    """An index folder of 1,500 rows, not to be changed."""
+    return made(tmp_path_factory.mktemp("bench"), make_store([f"l{i % 40}" for i in range(1500)], seed=0))
+
+
+@pytest.fixture(scope="module")
+def measured(folder):
+    """The benchmark of it, which leaves it as it was."""
+    before = sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*"))
+    found = lmr.bench(folder, threads=1)
+    assert sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*")) == before
+    return found
+
+
+def made(place, store):
+    (place / "model").mkdir()
+    (place / "model" / "model.json").write_text(json.dumps({"fingerprint": store.info.fingerprint}))
+    inputs = BuildInputs([store], place / "model", ())
+    build_folder(place / "landmarks", inputs, BuildOptions(whitening_power=None), device="cpu")
+    return place / "landmarks"
 
 
 def run(*words: object):
     return CliRunner().invoke(main, ["bench", *map(str, words)])
 
 
-def test_every_kind_is_measured_at_the_recalls_that_it_reaches_and_nothing_is_written(folder, monkeypatch):
-    before = sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*"))
-    found = lmr.bench(folder, threads=1)
+def test_every_kind_is_measured_at_the_recalls_that_it_reaches(measured):
+    found = measured
     assert found.rows[0].kind == "flat"
     assert {row.kind for row in found.rows} == {"flat", "ivf-pq-small", "ivf-pq", "ivf-sq8", "ivf-flat"}
     assert (found.n, found.d, found.n_queries) == (1500, 8, 1000)
@@ -33,15 +52,13 @@ def test_every_kind_is_measured_at_the_recalls_that_it_reaches_and_nothing_is_wr
         assert [row.recall for row in own] == sorted(row.recall for row in own)
         assert all(0 < row.recall <= 1 and row.queries_per_s > 0 and row.memory_bytes > 0 for row in own)
         assert own[-1].recall > 0.9
-    assert sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*")) == before
 
 
-def test_the_table_and_the_json_say_the_same(folder, monkeypatch, tmp_path):
-    fixed = lmr.bench(folder, threads=1)
-    monkeypatch.setattr(bench_module, "bench", lambda job: fixed)
+def test_the_table_and_the_json_say_the_same(folder, measured, monkeypatch):
+    monkeypatch.setattr(bench_module, "bench", lambda job: measured)
     content = json.loads(run(folder, "--json").stdout)
     lines = run(folder).stdout.splitlines()
-    assert content == json.loads(json.dumps(fixed.to_json()))
+    assert content == json.loads(json.dumps(measured.to_json()))
     assert lines[0] == f"{folder}: 1,500 x 8, 1,000 rows asked on 1 thread, each without itself"
     assert lines[1].split()[:4] == ["kind", "recall@10", "top-1", "queries/s"]
     assert len(lines) == 3 + len(content["rows"])
@@ -50,10 +67,9 @@ def test_the_table_and_the_json_say_the_same(folder, monkeypatch, tmp_path):
     assert lines[3].split()[:2] == [content["rows"][1]["kind"], f"{content['rows'][1]['recall']:.4f}"]
 
 
-def test_the_curve_is_drawn_and_what_could_not_be_is_refused_before_the_work(folder, monkeypatch, tmp_path):
+def test_the_curve_is_drawn_and_what_could_not_be_is_refused_before_the_work(folder, measured, monkeypatch, tmp_path):
     pytest.importorskip("matplotlib")
-    fixed = lmr.bench(folder, threads=1)
-    monkeypatch.setattr(bench_module, "bench", lambda job: fixed)
+    monkeypatch.setattr(bench_module, "bench", lambda job: measured)
     plot = tmp_path / "kinds.png"
     assert run(folder, "--plot", plot).exit_code == 0
     assert plot.read_bytes().startswith(b"\x89PNG")
@@ -65,7 +81,13 @@ def test_the_curve_is_drawn_and_what_could_not_be_is_refused_before_the_work(fol
     assert run(folder, "--plot", lost).stderr == said
 
 
-def test_kinds_that_need_more_memory_are_left_out_and_said(folder):
+@pytest.fixture
+def one_recall(monkeypatch):
+    """Kinds are measured at the lowest recall alone."""
+    monkeypatch.setattr(bench_module, "RECALLS", (0.9,))
+
+
+def test_kinds_that_need_more_memory_are_left_out_and_said(folder, one_recall):
     with pytest.warns(UserWarning, match="ivf-flat is left out: `memory` 30.0 kB is too little for IVF46,Flat16"):
         found = lmr.bench(folder, memory=0.00003, threads=1)
     assert {row.kind for row in found.rows} == {"flat", "ivf-pq-small", "ivf-pq", "ivf-sq8"}
@@ -104,7 +126,7 @@ def test_a_kind_that_does_not_fit_is_not_called_the_quickest(monkeypatch):
     assert run().stdout.splitlines()[-1] == "quickest: none fits into the memory"
 
 
-def test_without_a_limit_kinds_that_the_machine_has_no_memory_for_are_left_out(folder, monkeypatch):
+def test_without_a_limit_kinds_that_the_machine_has_no_memory_for_are_left_out(folder, one_recall, monkeypatch):
     monkeypatch.setattr(bench_module.os, "sysconf", lambda name: {"SC_PHYS_PAGES": 8, "SC_PAGE_SIZE": 4096}[name])
     with pytest.warns(UserWarning, match="ivf-flat is left out: `memory` 32.8 kB is too little for IVF46,Flat16"):
         found = lmr.bench(folder, threads=1)
@@ -117,5 +139,5 @@ def test_too_few_rows_are_nothing_to_choose_from(make_store, make_folder):
         lmr.bench(small)
 
 
-def test_the_first_rows_can_be_measured(folder):
+def test_the_first_rows_can_be_measured(folder, one_recall):
     assert lmr.bench(folder, rows=1000, threads=1).n == 1000

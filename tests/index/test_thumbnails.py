@@ -125,9 +125,9 @@ def test_many_are_written_in_blocks_with_their_number_told(tmp_path, images, mon
 
 def test_several_processes_make_the_same_file(tmp_path, images):
     for n_workers in (1, 2):
-        write_thumbnails(tmp_path / f"{n_workers}.h5", images, ThumbnailPlan(20, n_workers), "one")
+        write_thumbnails(tmp_path / f"{n_workers}.h5", images * 40, ThumbnailPlan(20, n_workers), "one")
     one, two = (Thumbnails(tmp_path / f"{n}.h5", "one") for n in (1, 2))
-    assert [one.read(row) for row in range(3)] == [two.read(row) for row in range(3)]
+    assert [one.read(row) for row in range(120)] == [two.read(row) for row in range(120)]
 
 
 def test_a_side_out_of_range_is_refused():

@@ -1,6 +1,5 @@
 """What every test of this room stands on, and a small manifest on disk."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,12 +9,6 @@ from tiny_world import LABELS, jpeg
 
 from retrieval.data.image_source import ImageSource
 from retrieval.data.manifest import Manifest, read_manifest
-
-
-@pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Surviving a power cut is not what these tests can see, and a busy disk takes a second for each file."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture(autouse=True)

@@ -31,12 +31,18 @@ SPARK: dict[str, Any] = {"engine": "spark", "thumbnails": 0}
 FLAT: dict[str, Any] = {"kind": "flat", "storage": "float16", "dimensions": 12}
 INVERTED: dict[str, Any] = {"kind": "ivf-pq", "lists": 40, "recall": 0.9, "shards": 3, "whitening": "supervised"}
 AUGMENTED: dict[str, Any] = {"kind": "ivf-sq8", "lists": 20, "recall": 0.5, "whitening_power": 0.0, "augment": 2}
+WAYS = {"flat": FLAT, "inverted": INVERTED, "augmented": AUGMENTED}
 
 
 @pytest.fixture(scope="module")
 def world(finished_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small model, and a store of many descriptors, which it might have made."""
-    return make_world(finished_set, tmp_path_factory.mktemp("world"), N_ROWS)
+    """A small model, a store of many descriptors, which it might have made, and the indexes of one machine."""
+    folder = make_world(finished_set, tmp_path_factory.mktemp("world"), N_ROWS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name, how in WAYS.items():
+            build(f"local-{name}", thumbnails=0, **how)
+    return folder
 
 
 def make_world(finished_set: Path, folder: Path, n_rows: int) -> Path:
@@ -87,11 +93,12 @@ def assert_same(one: Path, other: Path) -> None:
     assert listed[0] == listed[1]
 
 
-@pytest.mark.parametrize("how", [FLAT, INVERTED, AUGMENTED], ids=["flat", "shards", "augmented"])
-def test_the_index_is_that_of_one_machine(here: Path, how: dict[str, Any]) -> None:
-    local, on_spark = build("local", thumbnails=0, **how), build("spark", **how, **SPARK)
-    assert on_spark.state == "built"
-    assert_same(here / "local", here / "spark")
+@pytest.mark.parametrize("way", WAYS)
+def test_the_index_is_that_of_one_machine(here: Path, way: str) -> None:
+    how = WAYS[way]
+    local, on_spark = build(f"local-{way}", thumbnails=0, **how), build("spark", **how, **SPARK)
+    assert (local.state, on_spark.state) == ("unchanged", "built")
+    assert_same(here / f"local-{way}", here / "spark")
     assert (on_spark.n_unreadable, on_spark.info.shards) == (0, local.info.shards)
     assert not list(here.glob(".*"))
     assert build("spark", thumbnails=0, **how).state == "unchanged"
@@ -100,7 +107,6 @@ def test_the_index_is_that_of_one_machine(here: Path, how: dict[str, Any]) -> No
 
 
 def test_an_executor_that_is_killed_in_the_middle_changes_nothing(here: Path, cluster: Cluster) -> None:
-    build("local", thumbnails=0, **INVERTED)
     staging = here / ".spark.spark"
 
     def kill() -> None:
@@ -111,7 +117,7 @@ def test_an_executor_that_is_killed_in_the_middle_changes_nothing(here: Path, cl
     killer.start()
     build("spark", **INVERTED, **SPARK)
     killer.join()
-    assert_same(here / "local", here / "spark")
+    assert_same(here / "local-inverted", here / "spark")
 
 
 def executor_of(cluster: Cluster) -> int:
@@ -126,43 +132,42 @@ def executor_of(cluster: Cluster) -> int:
     raise AssertionError("there is no executor")
 
 
-@pytest.mark.parametrize("name", ["vectors-000001.npz", "index.faiss", "index.faiss-000002.npz"])
-def test_a_damaged_part_is_named_and_made_again(here: Path, name: str) -> None:
-    build("local", thumbnails=0, **FLAT)
-    staging = here / ".spark.spark"
-    stop, damage = threading.Event(), Path(name)
+def test_damaged_parts_are_named_and_made_again(here: Path) -> None:
+    staging, names = here / ".spark.spark", ["vectors-000001.npz", "index.faiss-000002.npz", "index.faiss"]
+    stop = threading.Event()
 
     def spoil() -> None:
-        """Damages the file as soon as it is there."""
-        place = staging / damage
-        ready = seal_of(place) if place.suffix == ".faiss" else place
-        wait_for(lambda: ready.exists() or stop.is_set())
-        with place.open("r+b") as file:
-            file.seek(place.stat().st_size // 2)
-            file.write(b"damage" * 10)
+        """Damages each file as soon as it is there."""
+        for name in names:
+            place = staging / name
+            ready = seal_of(place) if place.suffix == ".faiss" else place
+            wait_for(lambda ready=ready: ready.exists() or stop.is_set())
+            with place.open("r+b") as file:
+                file.seek(place.stat().st_size // 2)
+                file.write(b"damage" * 10)
 
     spoiler = threading.Thread(target=spoil)
     spoiler.start()
-    with pytest.warns(UserWarning, match=rf"\.spark\.spark/{name} was damaged or removed; it is made again"):
+    with pytest.warns(UserWarning, match=r"is made again") as warned:
         build("spark", **FLAT, **SPARK)
     stop.set()
     spoiler.join()
-    assert_same(here / "local", here / "spark")
+    told = {str(one.message) for one in warned if "is made again" in str(one.message)}
+    assert told == {f"{staging}/{name} was damaged or removed; it is made again" for name in names}
+    assert_same(here / "local-flat", here / "spark")
 
 
 def test_what_cannot_be_built_is_refused_as_on_one_machine(here: Path) -> None:
-    build("local", thumbnails=0, **FLAT)
-    with pytest.raises(LmrError, match=r"local exists and was built from other descriptors or options"):
-        build("local", **{**FLAT, "dimensions": 6}, **SPARK)
+    with pytest.raises(LmrError, match=r"local-flat exists and was built from other descriptors or options"):
+        build("local-flat", **{**FLAT, "dimensions": 6}, **SPARK)
     with pytest.raises(LmrError, match=r"^nowhere\.h5: there is no such file; lmr embed makes one$"):
         lmr.build_index(["nowhere.h5"], output="spark", **SPARK)
     with pytest.raises(LmrError, match="`device` cuda: a cluster builds an index on CPUs; leave `device` out"):
         build("spark", **{**SPARK, "device": "cuda"})
-    assert sorted(path.name for path in here.iterdir()) == ["local", "many.h5", "model"]
+    assert sorted(path.name for path in here.iterdir()) == [*sorted(f"local-{way}" for way in WAYS), "many.h5", "model"]
 
 
 def test_a_driver_that_is_killed_goes_on_with_what_was_finished(here: Path) -> None:
-    build("local", thumbnails=0, **INVERTED)
     staging = here / ".spark.spark"
     words = [f"--{word.replace('_', '-')}={value}" for word, value in INVERTED.items()]
     words += ["--output=spark", "--thumbnails=0", "--device=cpu"]
@@ -181,14 +186,13 @@ def test_a_driver_that_is_killed_goes_on_with_what_was_finished(here: Path) -> N
     build("spark", **INVERTED, **SPARK)
     looker.join()
     assert found == [left]
-    assert_same(here / "local", here / "spark")
+    assert_same(here / "local-inverted", here / "spark")
     assert not list(here.glob(".*"))
 
 
 def test_a_full_disk_of_an_executor_is_one_line_and_what_is_finished_stays(
     here: Path, small_disk: Callable[[str], Path]
 ) -> None:
-    build("local", thumbnails=0, **FLAT)
     disk = small_disk("1m")
     with pytest.raises(LmrError) as raised:
         build(f"{disk}/x", **FLAT, **SPARK)
@@ -198,4 +202,4 @@ def test_a_full_disk_of_an_executor_is_one_line_and_what_is_finished_stays(
     assert finished
     subprocess.run(["mount", "-o", "remount,size=16m", disk], check=True)
     build(f"{disk}/x", **FLAT, **SPARK)
-    assert_same(here / "local", disk / "x")
+    assert_same(here / "local-flat", disk / "x")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from quick_java import QUICK_DRIVER, QUICK_EXECUTOR
 from tiny_set import listing
 
 from retrieval.extras import missing
@@ -55,6 +56,7 @@ def test_pictures_that_crash_the_decoder_are_rows_of_a_table_and_nothing_else_is
     here: Path, environment: dict[str, str]
 ) -> None:
     words = ("embed", "--output", "spark.h5", "--engine", "spark", "--master", "local-cluster[2,1,1024]")
+    words += ("--spark-conf", QUICK_DRIVER, "--spark-conf", QUICK_EXECUTOR)
     words += ("--tasks", "2", "--threads", "1", "--workers", "1", "--device", "cpu")
     command = [sys.executable, "-c", "from cli.main import program; program()", *words]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

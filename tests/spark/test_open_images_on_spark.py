@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +11,10 @@ import torch
 import torchvision
 from made_table import LABELS, N_OF_LABEL, write_labels, write_table
 
-from retrieval.extras import missing
-from retrieval.progress import SILENT
 from retrieval.spark.cluster import Cluster
-from retrieval.spark.config import SparkJob
-
-pytestmark = pytest.mark.skipif(bool(missing("pyspark")), reason="pyspark is not installed")
 
 MASTER = "local-cluster[2,1,1024]"
 N = len(LABELS) * N_OF_LABEL
-
-
-@pytest.fixture(scope="module", autouse=True)
-def session() -> Iterator[None]:
-    """One session, which the example joins."""
-    with Cluster(SparkJob(engine="spark", master=MASTER), SILENT):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +29,7 @@ def example() -> Any:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """pictures.parquet, labels.csv, classes.csv and weights of a MobileNet that says class 1 of every picture."""
     monkeypatch.chdir(tmp_path)
     write_table(Path("pictures.parquet"))

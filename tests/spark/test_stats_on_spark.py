@@ -2,7 +2,6 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,28 +11,16 @@ from recorder import Recorder
 import lmr
 from retrieval.data.facts_shares import is_marked
 from retrieval.errors import LmrError, WordsError
-from retrieval.extras import missing
 from retrieval.progress import SILENT
 from retrieval.shard import Shard
 from retrieval.spark.cluster import Cluster
-from retrieval.spark.config import SparkJob
 from retrieval.spark.staging import Staging
-
-pytestmark = pytest.mark.skipif(bool(missing("pyspark")), reason="pyspark is not installed")
 
 ON_SPARK = {"engine": "spark", "master": "local-cluster[2,1,1024]"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def session() -> Iterator[None]:
-    """One session, which every command joins."""
-    here = f"spark.executorEnv.PYTHONPATH={Path(__file__).parent}"
-    with Cluster(SparkJob(engine="spark", master=ON_SPARK["master"], spark_conf=(here,)), SILENT):
-        yield
-
-
 @pytest.fixture
-def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def table(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """photos.parquet, of part files with an image of bytes in each row, in the working folder."""
     monkeypatch.chdir(tmp_path)
     return write_table(Path("photos.parquet"))

@@ -20,26 +20,35 @@ from retrieval.spark.cluster import Cluster
 TO = ("--output", "s.csv")
 
 
-@pytest.fixture
-def here(cluster: Cluster, finished_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the tiny set, as the working folder, with more images to ask, and an index in three shards."""
-    folder = tmp_path / "set"
+@pytest.fixture(scope="module")
+def world(finished_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny set with more images to ask, an index in three shards, and the submission and store of one machine."""
+    folder = tmp_path_factory.mktemp("world") / "set"
     shutil.copytree(finished_set, folder)
-    monkeypatch.chdir(folder)
-    rows = [row["id"] for row in read_rows(Path("test.csv"))]
-    for name in rows:
-        shutil.copy(f"images/{name}.jpg", f"images/{name}-2.jpg")
-    write_csv(Path("test.csv"), "id", rows + [f"{name}-2" for name in rows])
-    Path("images/test-arch-0-2.jpg").unlink()
-    done("build-index", "--overwrite", "--shards", "3", "--expand", "2", "--rerank", "100", "--device", "cpu")
-    done("calibrate", "val.csv", "--overwrite", *ONE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        rows = [row["id"] for row in read_rows(Path("test.csv"))]
+        for name in rows:
+            shutil.copy(f"images/{name}.jpg", f"images/{name}-2.jpg")
+        write_csv(Path("test.csv"), "id", rows + [f"{name}-2" for name in rows])
+        Path("images/test-arch-0-2.jpg").unlink()
+        done("build-index", "--overwrite", "--shards", "3", "--expand", "2", "--rerank", "100", "--device", "cpu")
+        done("calibrate", "val.csv", "--overwrite", *ONE)
+        done("submit", "--output", "local.csv", *ONE)
     return folder
 
 
 @pytest.fixture
+def here(cluster: Cluster, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, as the working folder of commands that join the cluster."""
+    shutil.copytree(world, tmp_path / "set")
+    monkeypatch.chdir(tmp_path / "set")
+    return tmp_path / "set"
+
+
+@pytest.fixture
 def expected(here: Path) -> str:
-    """The submission of one machine, which leaves the store of the images."""
-    done("submit", "--output", "local.csv", *ONE)
+    """The submission of one machine."""
     return Path("local.csv").read_text()
 
 

@@ -1,7 +1,6 @@
 """Changes of the served index over HTTP: images that come and go, one change at a time, told by the next query."""
 
 import io
-import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -25,9 +24,8 @@ TOKEN = "a token that nobody guesses".replace(" ", "-")
 
 
 @pytest.fixture
-def landmarks(finished_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def landmarks(finished_set: Path, tmp_path: Path) -> Path:
     """A copy of the index that may be changed."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
     return Path(shutil.copytree(finished_set / "landmarks", tmp_path / "landmarks"))
 
 

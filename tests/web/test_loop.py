@@ -1,6 +1,5 @@
 """The loop of feedback, by the documented commands: a wrong answer becomes a label, and then a right answer."""
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +24,6 @@ SWAPPED_S = 20.0  # longest wait for the service to notice another index
 def served(finished_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Service, TestClient]]:
     """A service over an index of the test's own, which may change, and a client of an app over it."""
     folder = Path(shutil.copytree(finished_set, tmp_path / "set"))
-    monkeypatch.setattr(os, "fsync", lambda _: None)
     monkeypatch.chdir(folder)
     service = Service(folder / "landmarks", ServingSettings(), device="cpu", threads=1)
     app = make_app(service, WebSettings(keep_mb=10))
