@@ -1,5 +1,6 @@
 """A user's own columns: what a table says of its images beyond what lmr reads, kept as text, by name."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,10 +9,10 @@ import numpy as np
 from retrieval.arrays import BoolArray, LongArray
 from retrieval.data.header.names import LATITUDE as LATITUDE  # the names under which coordinates are kept
 from retrieval.data.header.names import LONGITUDE as LONGITUDE
+from retrieval.files.digest import update_json
 from retrieval.texts import Texts
 
 OwnColumns = Mapping[str, Texts]
-
 
 _NAMES = "own_columns"  # the dataset with the names, and before the number of a column its own
 
@@ -40,6 +41,15 @@ def join_columns(parts: Sequence[tuple[OwnColumns, int]]) -> OwnColumns:
 def same_columns(one: OwnColumns, other: OwnColumns) -> bool:
     """Tells whether both say the same of the same rows."""
     return one.keys() == other.keys() and all(texts == other[name] for name, texts in one.items())
+
+
+def digest_of_columns(columns: OwnColumns) -> str:
+    """sha256 (hex) over their names and texts; '' where there are none."""
+    if not columns:
+        return ""
+    total = hashlib.sha256()
+    update_json(total, dict(columns))
+    return total.hexdigest()
 
 
 def row_columns(columns: OwnColumns, row: int) -> dict[str, str]:

@@ -182,8 +182,12 @@ def _locate(job: CleanJob) -> "LocatedImages":
 
 def _identity(located: "LocatedImages", stores: "Sequence[Descriptors]", rule: CleaningRule) -> dict[str, Any]:
     """Everything that the outcome depends on."""
+    from retrieval.own_columns import digest_of_columns
+
+    given = located.manifest
     return {
-        "manifest": located.manifest.digest,
+        "manifest": given.digest,
+        **({"columns": [*given.mapped, digest_of_columns(given.columns)]} if given.mapped or given.columns else {}),
         "images": None if located.folder is None else str(located.folder.resolve()),
         "store": stores[0].digest,
         "background": [store.digest for store in stores[1:]],

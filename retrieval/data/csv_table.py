@@ -80,6 +80,10 @@ class Table(Protocol):
         """Names of the columns that hold encoded images."""
 
     @property
+    def vector_columns(self) -> frozenset[str]:
+        """Names of the columns that hold lists of numbers, which nobody reads."""
+
+    @property
     def notes(self) -> list[str]:
         """Lines on how the table is read, where that is not as usual."""
 
@@ -123,6 +127,11 @@ class CsvTable:
     @property
     def image_columns(self) -> frozenset[str]:
         """None: a CSV file holds text."""
+        return frozenset()
+
+    @property
+    def vector_columns(self) -> frozenset[str]:
+        """None."""
         return frozenset()
 
     @property

@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -120,8 +120,11 @@ def recognise_manifest(
 
 
 def read_layout(table: Table, names: ColumnMap = BY_HEADER) -> Layout:
-    """As `recognise_manifest`, of a table."""
-    return recognise_manifest(table.header, table.source, table.image_columns, names)
+    """As `recognise_manifest`, of a table; descriptors of others are not kept as a user's own columns."""
+    layout = recognise_manifest(table.header, table.source, table.image_columns, names)
+    own = tuple((name, at) for name, at in layout.own if table.header[at] not in table.vector_columns)
+    left = tuple(name for name, at in layout.own if table.header[at] in table.vector_columns)
+    return replace(layout, own=own, ignored=layout.ignored + left)
 
 
 def _mapped_layout(

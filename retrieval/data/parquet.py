@@ -70,6 +70,7 @@ class ParquetTable:
                 )
         with told(self.source):
             self.image_columns = frozenset(name for name in self.header if self._holds_images(name))
+            self.vector_columns = frozenset(name for name in self.header if _is_vector(self._schema.field(name).type))
         self._classes = _classes(self._schema.metadata or {}, self.header)
 
     @property
@@ -240,6 +241,14 @@ def _is_binary(column_type: Any) -> bool:
     if types.is_struct(column_type):
         return any(_is_binary(column_type.field(i).type) for i in range(column_type.num_fields))
     return bool(types.is_binary(column_type) or types.is_large_binary(column_type))
+
+
+def _is_vector(column_type: Any) -> bool:
+    """Tells whether it is of lists of floating-point numbers, as descriptors are."""
+    import pyarrow.types as types
+
+    is_list = types.is_list(column_type) or types.is_large_list(column_type) or types.is_fixed_size_list(column_type)
+    return is_list and (types.is_floating(column_type.value_type) or _is_vector(column_type.value_type))
 
 
 def _is_text(value: bytes) -> bool:

@@ -189,6 +189,7 @@ def _read(job: TrainJob) -> "list[TrainingData]":
     if job.is_on_store:
         from retrieval.train.stored.rows import read_stored
 
+        job.column_names.refuse(job.manifest, "a store")
         return [read_stored(job.manifest, job.negatives, job.training.sampling, job.progress)]
     kinds = [(stage.manifest, stage.negatives, stage.training.sampling) for stage in job.stages]
     names = {stage.manifest: job.column_names_beside for stage in job.stages} | {job.manifest: job.column_names}

@@ -9,11 +9,23 @@ from made_stores import write_store
 from recorder import Recorder
 
 from retrieval.data.manifest import Manifest, read_manifest
-from retrieval.own_columns import OwnColumns, join_columns, row_columns, same_columns
+from retrieval.own_columns import OwnColumns, digest_of_columns, join_columns, row_columns, same_columns
 from retrieval.progress import SILENT
 from retrieval.shard import Shard
 from retrieval.store.join import join_stores
-from retrieval.store.store import DONE, Descriptors, StoreInfo, open_descriptors
+from retrieval.store.layout import ImageFacts
+from retrieval.store.renew import renew_columns
+from retrieval.store.store import (
+    DONE,
+    TODO,
+    UNREADABLE,
+    Descriptors,
+    StoreInfo,
+    create_store,
+    open_descriptors,
+    partial_path,
+    resume_store,
+)
 from retrieval.texts import Texts
 
 TABLE = 'id,landmark_id,Photographer,latitude,lng\na,1,"Ågot, of Oslo",59.9139,10.7522\nb,,,,\nc,2,Tu,-33.8,151\n'
@@ -91,6 +103,46 @@ def test_columns_that_a_part_does_not_have_are_blank_there() -> None:
     assert row_columns(joined, 3) == {"year": "3", "city": "Rome"}
     assert same_columns(one, dict(one))
     assert not same_columns(one, joined)
+
+
+def test_an_unfinished_store_gets_other_columns_with_what_is_done_of_it(tmp_path: Path) -> None:
+    manifest, _ = read(tmp_path, TABLE)
+    path, facts = tmp_path / "t.h5", ImageFacts(np.arange(3), np.arange(3), np.ones((3, 32), np.uint8))
+    with create_store(path, manifest, ["p", "q", "r"], stored(manifest).info) as writer:
+        writer.write(np.array([2]), np.full((1, 4), 0.5, np.float32), facts.select(np.array([2])))
+        writer.write_unreadable(0, "gone", facts.select(np.array([0])))
+    other = {"year": Texts.of(["1", "2", "3"])}
+    assert renew_columns(partial_path(path), other, SILENT)
+    assert not renew_columns(partial_path(path), other, SILENT)
+    with resume_store(path) as writer:
+        assert (writer.state.tolist(), writer.damaged.tolist()) == ([UNREADABLE, TODO, DONE], [])
+        writer.write(np.array([1]), np.eye(1, 4, dtype=np.float32), facts.select(np.array([1])))
+        writer.finish()
+    store = open_descriptors(path)
+    assert (plain(store.columns), store.path.tolist(), store.landmarks) == (plain(other), ["p", "q", "r"], ("1", "2"))
+    assert store.facts is not None
+    assert store.reason is not None
+    assert (store.facts.size.tolist(), store.reason.tolist()) == ([0, 1, 2], ["gone", "", ""])
+    assert store.vectors[2].tolist() == [0.5] * 4
+    assert sorted(place.name for place in tmp_path.iterdir()) == ["t.csv", "t.h5"]
+
+
+def test_lists_of_numbers_in_parquet_are_nobody_s_words(tmp_path: Path) -> None:
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    given = {"id": ["a"], "landmark_id": ["1"], "year": [1900], "tags": [["x", "y"]], "vector": [[0.5, 0.25]]}
+    parquet.write_table(pa.table(given), tmp_path / "t.parquet")
+    said: list[str] = []
+    manifest = read_manifest(tmp_path / "t.parquet", Recorder(said))
+    assert plain(manifest.columns) == {"year": ["1900"], "tags": ["x y"]}
+    assert said == [
+        f"{tmp_path}/t.parquet: kept for the answers: year, tags",
+        f"{tmp_path}/t.parquet: not used: vector",
+    ]
+
+
+def test_a_digest_tells_columns_and_their_texts_apart() -> None:
+    one, other = {"year": Texts.of(["1", "2"])}, {"city": Texts.of(["1", "2"])}
+    assert len({digest_of_columns(given) for given in ({}, one, other, {"year": Texts.of(["12", ""])})}) == 4
 
 
 def test_a_column_of_another_length_is_refused(tmp_path: Path) -> None:

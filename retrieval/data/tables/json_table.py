@@ -32,6 +32,7 @@ class JsonTable:
     """
 
     image_columns: frozenset[str] = frozenset()
+    vector_columns: frozenset[str] = frozenset()
 
     def __init__(self, path: str | Path, progress: Progress = SILENT, place: Place | None = None) -> None:
         self.source, self._progress = text_of(path), progress

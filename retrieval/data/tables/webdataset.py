@@ -37,6 +37,7 @@ class WebDatasetTable:
     """
 
     image_columns: frozenset[str] = frozenset()
+    vector_columns: frozenset[str] = frozenset()
 
     def __init__(self, source: str, tars: TarSet, progress: Progress = SILENT) -> None:
         self.source = source
