@@ -257,6 +257,7 @@ def _recalibrate(job: BuildJob, lost: "Calibration") -> "Calibration":
     """Calibrates the index on the queries of its lost calibration, with the settings of that."""
     from index.calibrate.fit import calibrate_folder
     from index.calibrate.job import warn_unverified
+    from index.evaluate.places import placed_index
     from index.folder.folder import open_folder
     from index.queries import queries_of
     from retrieval.store.store import open_descriptors
@@ -265,4 +266,9 @@ def _recalibrate(job: BuildJob, lost: "Calibration") -> "Calibration":
         warn_unverified(job.output, job.progress)
     folder = open_folder(job.output, device=job.device, threads=job.threads, calibrated=False, progress=job.progress)
     store = open_descriptors(Path(lost.origin.source))
-    return calibrate_folder(folder, store, queries_of(store), lost.settings)
+    queries = queries_of(store)
+    if lost.origin.within_m is not None:
+        placed = placed_index(folder.rows, str(folder), lost.origin.within_m)
+        placed.require(store.columns, store.image_id, store.source)
+        queries = placed.label(queries, store.columns)
+    return calibrate_folder(folder, store, queries, lost.settings)

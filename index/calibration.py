@@ -117,12 +117,14 @@ class TradeOff:
 class Origin:
     """Queries, model and index of a calibration.
 
-    source: the file or store of the queries. fingerprint: of the model. index_digest: of the index's rows.
+    source: the file or store of the queries. fingerprint: of the model. index_digest: of the rows. within_m: how
+    near a row lies to a query of its place, None where labels say what is right.
     """
 
     source: str
     fingerprint: str
     index_digest: str
+    within_m: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,12 @@ class _Images(_Table, total=False):
     images: Place | None
 
 
+class _Cells(TypedDict, total=False):
+    """Word of jobs for which a place may be a landmark."""
+
+    cells: str | None
+
+
 class _Measuring(_Images, total=False):
     """Words of jobs that measure images."""
 
@@ -142,6 +148,7 @@ class _Queries(_Filling, _Engine, _Verifying, _Writing, total=False):
 
     store: Place | None
     allow_disjoint: bool
+    within: str | None
 
 
 class _Fetching(TypedDict, total=False):
@@ -395,7 +402,7 @@ class _Local(TypedDict, total=False):
     local_weights: Place | None
 
 
-class EmbedWords(_Filling, _Sharded, _Writing, _Spark, _Network, _Embedding, _Local, total=False):
+class EmbedWords(_Filling, _Cells, _Sharded, _Writing, _Spark, _Network, _Embedding, _Local, total=False):
     """Words of `lmr.embed`."""
 
     model: Place
@@ -537,7 +544,7 @@ class IndexExportWords(_Telling, _Writing, total=False):
     leave_out: tuple[Literal["local", "thumbnails"], ...]
 
 
-class TrainWords(_Images, _Computing, _Writing, _Network, _Preparation, _Training, total=False):
+class TrainWords(_Images, _Cells, _Computing, _Writing, _Network, _Preparation, _Training, total=False):
     """Words of `lmr.train`, `lmr.find_rate` and `lmr.first_batch`."""
 
     negatives: Place | None

@@ -14,6 +14,7 @@ from retrieval.errors import LmrError
 from retrieval.jobs import WritingJob, option
 
 if TYPE_CHECKING:
+    from index.evaluate.places import Near, PlacedIndex
     from index.folder.folder import IndexFolder
     from retrieval.arrays import LongArray, ObjArray
     from retrieval.data.manifest import Manifest
@@ -30,13 +31,14 @@ class Queries:
     """Labelled queries.
 
     image_id, path: (q,) columns, or arrays of strings to pack; landmarks: (q,) landmark_ids, none of a non-landmark,
-    or an array of tuples of them to pack; kind: (q,) or None.
+    or an array of tuples of them to pack; kind: (q,) or None. near: what lies near each, where that says what it shows.
     """
 
     image_id: "Texts"
     landmarks: "Labels"
     path: "Texts"
     kind: "ObjArray | None" = None
+    near: "Near | None" = None
 
     def __post_init__(self) -> None:
         from retrieval.arrays import read_only
@@ -58,7 +60,8 @@ class Queries:
     def select(self, rows: "LongArray") -> "Queries":
         """Only these queries, in this order."""
         kind = None if self.kind is None else self.kind[rows]
-        return Queries(self.image_id.select(rows), self.landmarks.select(rows), self.path.select(rows), kind)
+        near = None if self.near is None else self.near.select(rows)
+        return Queries(self.image_id.select(rows), self.landmarks.select(rows), self.path.select(rows), kind, near)
 
     @property
     def digest(self) -> str:
@@ -69,6 +72,8 @@ class Queries:
 
         total = hashlib.sha256()
         update_json(total, [self.image_id, self.path, self.landmarks, self.kind])
+        if self.near is not None:
+            self.near.update(total.update)
         return total.hexdigest()
 
 
@@ -81,6 +86,24 @@ class QueriesJob(AskingJob, VerifyJob, WritingJob):
         False,
         help="Go on where the labels of the two sides have nothing in common, or would if they were spelt alike.",
     )
+    within: str | None = option(
+        None,
+        metavar="DISTANCE",
+        help="Ground truth by distance: a query shows the landmarks of those pictures of the index that were taken so "
+        "near, as 25m, by the columns lat and lon of both.",
+    )
+
+    def __post_init__(self) -> None:
+        """Raises LmrError for what is no distance."""
+        super().__post_init__()
+        _ = self.within_m
+
+    @property
+    def within_m(self) -> float | None:
+        """The distance in metres; None where labels are the ground truth."""
+        from retrieval.data.places import parse_distance  # which needs numpy
+
+        return None if self.within is None else parse_distance(self.within, "within")
 
 
 def queries_of(store: "Descriptors") -> Queries:
@@ -92,11 +115,15 @@ def queries_of(store: "Descriptors") -> Queries:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is asked: the model that embeds queries, the landmarks that there are, and its name for people."""
+    """What is asked: the model that embeds queries, the landmarks that there are, and its name for people.
+
+    placed: the same by where pictures were taken, where that says what queries show.
+    """
 
     model_path: Path
     landmarks: Sequence[str]
     name: str
+    placed: "PlacedIndex | None" = None
 
 
 def embed_queries(
@@ -105,14 +132,15 @@ def embed_queries(
     """The labelled queries of a manifest or a store (.h5), or a share of them, embedded by the model of an index.
 
     Rows whose Usage is Ignored are left out. Raises LmrError where the queries and the index have no landmark in
-    common, or would have more if they were spelt alike.
+    common, or would have more if they were spelt alike; with `within` as `PlacedIndex.require`.
     """
 
     def require_local(manifest: "Manifest", images: Path, store: Path) -> None:
         if job.verify:
             require_local_of(folder, manifest, images, store, job=job, overwrite=job.overwrite)
 
-    return embed_by(Asked(folder.model_path, folder.rows.landmarks, str(folder)), path, job, share, require_local)
+    asked = Asked(folder.model_path, folder.rows.landmarks, str(folder), _placed(folder, job))
+    return embed_by(asked, path, job, share, require_local)
 
 
 def embed_by(
@@ -129,20 +157,29 @@ def embed_by(
     from retrieval.shown import Labels
     from retrieval.store.store import open_descriptors
 
+    placed = asked.placed
     if path.suffix in STORES:
         job.column_names.refuse(path, "a store")
         store = open_descriptors(path)
-        _require_meeting(path, store.landmarks, asked, job)
+        if placed is None:
+            _require_meeting(path, store.landmarks, asked, job)
+        else:
+            placed.require(store.columns, store.image_id, str(path))
         if share is not None:
             store = store.select(np.array(share.rows_of(path, len(store)), np.int64))
-        return store, queries_of(store)
-    manifest = _read_queries(path, asked, job, job.progress).share(share)
+        queries = queries_of(store)
+        return store, queries if placed is None else placed.label(queries, store.columns)
+    whole = _read_queries(path, asked, job, job.progress)
+    if placed is not None:
+        placed.require(whole.columns, whole.image_id, str(path))
+    manifest = whole.share(share)
     output = of_share(store_of(path, job), share)
     images = images_folder(job.images, path, job.progress)
     check(manifest, images, output)
     store = complete_store(manifest, images, asked.model_path, output, job=job, overwrite=job.overwrite, wait=job.wait)
     shown = Labels.of_codes(manifest.landmarks, manifest.landmark, manifest.more_landmarks)
-    return store, Queries(store.image_id, shown, store.path, store.kind)
+    queries = Queries(store.image_id, shown, store.path, store.kind)
+    return store, queries if placed is None else placed.label(queries, manifest.columns)
 
 
 def local_queries(path: Path, folder: "IndexFolder", job: QueriesJob, share: "Shard | None" = None) -> "LocalStore":
@@ -191,15 +228,26 @@ def _read_queries(path: Path, asked: Asked, job: QueriesJob, progress: "Progress
     """The manifest of labelled queries without rows whose Usage is Ignored."""
     from retrieval.data.image_source import index_tars
     from retrieval.data.overview import load_manifest
+    from retrieval.data.places import manifest_positions
 
     index_tars(path, progress)
     manifest = load_manifest(path, progress, job.column_names)
-    if not manifest.has_labels:
+    if job.within is not None:
+        manifest_positions(manifest, are_needed=True)  # bad ones are named by their lines
+    elif not manifest.has_labels:
         raise LmrError(f"{path} has no landmark_id column, so there is nothing to compare answers with")
     if manifest.usage is not None:
         manifest = manifest.select((manifest.usage != "Ignored").nonzero()[0])
-    _require_meeting(path, manifest.landmarks, asked, job)
+    if job.within is None:
+        _require_meeting(path, manifest.landmarks, asked, job)
     return manifest
+
+
+def _placed(folder: "IndexFolder", job: QueriesJob) -> "PlacedIndex | None":
+    """The index by where its pictures were taken, where that is the ground truth."""
+    from index.evaluate.places import placed_index
+
+    return None if job.within_m is None else placed_index(folder.rows, str(folder), job.within_m)
 
 
 def _require_meeting(path: Path, landmarks: Sequence[str], asked: Asked, job: QueriesJob) -> None:

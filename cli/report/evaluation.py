@@ -13,6 +13,7 @@ from cli.report.html import (
     ReportPair,
     render_evaluation_report,
 )
+from cli.report.text import place_lines
 from retrieval.data.csv_cells import csv_line
 from retrieval.files.atomic import write_text
 from retrieval.files.made_of import write_with_record
@@ -62,6 +63,7 @@ def write_report(path: Path, measured: "EvaluationResult", made_of: Mapping[str,
         confusion=_confusion(folder, evaluation),
         leaked=[_query(measured, i) for i in measured.leaks.any.nonzero()[0][:N_LEAKED]],
         trade=_trade(measured),
+        places=() if evaluation.places is None else place_lines(asdict(evaluation.places)),
         folder=path.parent,
     )
     lines = [csv_line(_COLUMNS), *(csv_line([row[name] for name in _COLUMNS]) for row in rows)]

@@ -81,8 +81,8 @@ class EvaluationReport:
     `cli.report.plots`. facts: lines about what was measured, name -> text. warnings: lines to read first.
     landmarks: lines of `cli.report.evaluation.landmark_rows`, of n_landmarks; landmarks_table: name of the file
     that has all. confusion: the matrix of `index.evaluate.errors` with names. leaked: queries known to the
-    index. trade: a line for each precision, of the calibration's own queries and of these, as in the JSON. folder:
-    of the report, which links to images begin from.
+    index. trade: a line for each precision, of the calibration's own queries and of these, as in the JSON. places:
+    lines on the answers as places. folder: of the report, which links to images begin from.
     """
 
     title: str
@@ -100,6 +100,7 @@ class EvaluationReport:
     confusion: Mapping[str, Any] | None = None
     leaked: Sequence[ReportImage] = ()
     trade: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]] = ()
+    places: Sequence[str] = ()
     folder: Path = Path()
 
 

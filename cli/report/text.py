@@ -277,7 +277,28 @@ def evaluation_text(content: dict[str, Any]) -> str:
         )
         for kind, rate in (content["false_answer_rate"] or {}).items():
             lines.append(f"  {shown(kind)}: {1 - rate:.1%} of non-landmarks turned away")
+    if (places := content.get("places")) is not None:
+        lines += place_lines(places)
     return "\n".join(lines)
+
+
+def place_lines(places: Mapping[str, Any]) -> list[str]:
+    """Figures of answers as places."""
+    from retrieval.data.places import shown_distance  # which needs numpy
+
+    recall = ", ".join(f"@{k} {_column(share).strip()}" for k, share in places["recall_at"].items())
+    errors = ", ".join(
+        f"{share} % {'-' if metres is None else shown_distance(metres)}" for share, metres in places["error_m"].items()
+    )
+    n, n_without = places["n_place_queries"], places["n_without_place"]
+    nearest = places["nearest_m"]
+    return [
+        f"within {shown_distance(places['within_m'])}: recall {recall} of {counted(n, 'query')}; {n_without:,} more "
+        f"{agreeing(n_without, 'has', 'have')} no picture of the index so near"
+        + ("" if nearest is None else f" (half of all have one within {shown_distance(nearest)})"),
+        f"located answers: GAP {_column(places['gap']).strip()}, {_column(places['located']).strip()} within that; "
+        f"error not above, for {errors} of them",
+    ]
 
 
 def _column(value: float | None) -> str:

@@ -71,7 +71,8 @@ def calibration_of(
     kept = np.flatnonzero(np.isin(store.image_id, held_out.image_id) & store.done)
     if verifying is not None:
         held_out = _verify(held_out, verifying.of(kept))
-    origin = Origin(store.source, folder.fingerprint, folder.info.inputs_digest)
+    within_m = None if queries.near is None else queries.near.within_m
+    origin = Origin(store.source, folder.fingerprint, folder.info.inputs_digest, within_m)
     further = leave_one_out(folder, settings.seed)
     calibration = calibrate(held_out, origin, settings, further=further, verified_by=by)
     packed = pack_sketches(sketches(to_index_space(folder, store.vectors[kept])))

@@ -18,6 +18,7 @@ from index.evaluate.errors import (
     landmark_figures,
 )
 from index.evaluate.outcome import Outcomes, Questions, n_true_rows
+from index.evaluate.places import PlaceFigures, measure_places
 from index.kaggle.scoring import PRECISION_AT
 from index.metrics import (
     bootstrap_interval,
@@ -81,7 +82,8 @@ class Evaluation:
     calibration. n_unreadable: queries without a descriptor, counted as blank. curves: None where nothing was answered;
     without calibration their logit is the ranking key and their confidence says nothing. reliability: None without
     calibration. trade: at the thresholds of the precisions that the calibration lists, none where it lists none.
-    landmarks, confusion: of the answers at the calibrated threshold for precision, of all without calibration.
+    landmarks, confusion: of the answers at the calibrated threshold for precision, of all without calibration. places:
+    the answers as places, None where labels say what is right.
     """
 
     n_queries: int
@@ -103,6 +105,7 @@ class Evaluation:
     landmarks: tuple[LandmarkFigures, ...]
     confusion: ConfusionMatrix
     trade: tuple[AskedHere, ...] = ()
+    places: PlaceFigures | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The metrics as one JSON object, None where a value does not exist; curves and error analysis are separate."""
@@ -128,6 +131,7 @@ class Evaluation:
             "landmarks": [asdict(figures) for figures in self.landmarks],
             "confusion": asdict(self.confusion),
             "trade": [asdict(row) for row in self.trade],
+            **({} if self.places is None else {"places": asdict(self.places)}),
         }
         return {name: _without_nan(value) for name, value in content.items()}
 
@@ -178,6 +182,7 @@ def evaluate(questions: Questions, outcomes: Outcomes, *, seed: int = 0) -> Eval
         landmarks=landmark_figures(judged, shown),
         confusion=confusion_matrix(judged, shown),
         trade=tuple(_asked_here(judged, row) for row in (calibration.trade if calibration else ())),
+        places=_measure_places(questions, outcomes),
     )
 
 
@@ -195,7 +200,7 @@ def _judge(questions: Questions, outcomes: Outcomes) -> Judged:
         landmarks=names,
         counts=folder.rows.counts,
         row_landmark=folder.rows.landmark,
-        n_true=n_true_rows(folder, truths, questions.n_left_out),
+        n_true=n_true_rows(folder, truths, questions.n_left_out, queries.near),
         image_id=queries.image_id,
         true=queries.landmarks,
     )
@@ -228,6 +233,13 @@ def _measure_retrieval(outcomes: Outcomes, asked: BoolArray) -> RetrievalFigures
         median_position=float(np.median(position)) if len(position) else float("nan"),
         n_retrieval_queries=len(position),
     )
+
+
+def _measure_places(questions: Questions, outcomes: Outcomes) -> PlaceFigures | None:
+    near, rank, error_m = questions.queries.near, outcomes.near_rank, outcomes.error_m
+    if near is None or rank is None or error_m is None:
+        return None
+    return measure_places(near, rank.astype(np.int64), error_m, outcomes.logit, questions.queries.image_id)
 
 
 def _at_threshold(judged: Judged, kind: ObjArray | None, threshold: Threshold | None) -> AtThreshold | None:

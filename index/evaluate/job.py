@@ -36,6 +36,8 @@ class EvaluateJob(QueriesJob):
             raise LmrError("give `queries` or `leave_one_out`, one of them")
         if self.verify and self.queries is None:
             raise LmrError("`verify` needs `queries`; images of the index are left out by their descriptors alone")
+        if self.within is not None and self.queries is None:
+            raise LmrError("`within` does not go with `leave_one_out`, which asks for the landmarks of the index")
 
 
 @dataclass(frozen=True)

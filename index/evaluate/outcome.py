@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from index.evaluate.baselines import PlainVotes, plain_votes
 from index.evaluate.leakage import find_calibrated_on, find_near_duplicates
+from index.evaluate.places import Near, first_near
 from index.folder.folder import IndexFolder
 from index.folder.verified import Verifying
 from index.kaggle.scoring import PRECISION_AT
@@ -30,6 +31,8 @@ OUTCOME = np.dtype(
         *(("is_found", "?"), ("is_row", "?"), ("is_near", "?"), ("is_calibrated_on", "?")),
     ]
 )
+# The same where rows near a query are right. near_rank: of the first such row, 0 = none; error_m: see `Near.error_m`.
+PLACED = np.dtype([*OUTCOME.descr, ("near_rank", "<i2"), ("error_m", "<f8")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,8 @@ class Outcomes:
     nearest_rank and majority_rank of two baselines: int32, of the first right vote, 0 = none; nearest, majority: what
     these are ranked by. precision, position, hits: of the list of rows, its average precision, its first right row and
     how many right rows are among the first of PRECISION_AT (q, 6). is_found: a row was found. is_row: the query is a
-    row of the index, is_near: it looks the same as one, is_calibrated_on: the calibration was fitted on it.
+    row of the index, is_near: it looks the same as one, is_calibrated_on: the calibration was fitted on it. near_rank,
+    error_m: int16 and float64, of PLACED; None where labels say what is right.
     """
 
     landmark: IntArray
@@ -57,10 +61,14 @@ class Outcomes:
     is_row: BoolArray
     is_near: BoolArray
     is_calibrated_on: BoolArray
+    near_rank: NDArray[np.int16] | None = None
+    error_m: FloatArray | None = None
 
     def __post_init__(self) -> None:
         for item in fields(self):
             array = getattr(self, item.name)
+            if array is None:
+                continue
             if len(array) != len(self.landmark):
                 raise ValueError(f"{item.name} has {len(array)} rows, landmark {len(self.landmark)}")
             object.__setattr__(self, item.name, read_only(array))
@@ -68,14 +76,16 @@ class Outcomes:
     @classmethod
     def of(cls, blocks: Sequence[NDArray[np.void]]) -> "Outcomes":
         """Those of successive blocks of queries."""
-        return cls(*(np.concatenate([block[item.name] for block in blocks]) for item in fields(cls)))
+        names = blocks[0].dtype.names or ()
+        return cls(**{name: np.concatenate([block[name] for block in blocks]) for name in names})
 
     def __len__(self) -> int:
         return len(self.landmark)
 
     def select(self, rows: LongArray) -> "Outcomes":
         """Those of some of the queries."""
-        return Outcomes(*(getattr(self, item.name)[rows] for item in fields(self)))
+        columns = {item.name: getattr(self, item.name) for item in fields(self)}
+        return replace(self, **{name: values[rows] for name, values in columns.items() if values is not None})
 
     def beside(self, plain: "Outcomes") -> "Outcomes":
         """These of verified answers, with baselines and near duplicates as of plain answers to the same queries."""
@@ -106,6 +116,11 @@ class Questions:
     is_verified: bool = False
 
     @property
+    def outcome(self) -> np.dtype[Any]:
+        """Type of what the answer to one of them comes to."""
+        return OUTCOME if self.queries.near is None else PLACED
+
+    @property
     def truths(self) -> tuple[Truths, tuple[str, ...]]:
         """In the codes of the index, with further ones for landmarks that it lacks; and what all codes mean."""
         return truths_of(self.queries.landmarks, self.folder.rows.landmarks)
@@ -134,8 +149,10 @@ def ask_store(
     )
 
 
-def n_true_rows(folder: IndexFolder, truths: Truths, n_left_out: int) -> LongArray:
-    """(q,) rows of the index that show a landmark of each query, without those left out."""
+def n_true_rows(folder: IndexFolder, truths: Truths, n_left_out: int, near: Near | None = None) -> LongArray:
+    """(q,) rows of the index that show a landmark of each query, without those left out; where given, the near ones."""
+    if near is not None:
+        return near.n_rows
     counts = np.zeros(max(len(folder.rows.landmarks), int(truths.landmark.max(initial=0)) + 1), dtype=np.int64)
     counts[: len(folder.rows.landmarks)] = folder.rows.counts
     n = np.bincount(truths.query, weights=counts[truths.landmark], minlength=truths.n_queries).astype(np.int64)
@@ -168,23 +185,26 @@ def find_outcomes(
             progress.add(len(rows))
     if n > at_once:
         progress.end()
-    return Outcomes.of([np.empty(0, OUTCOME), *blocks])
+    return Outcomes.of([np.empty(0, questions.outcome), *blocks])
 
 
 def _outcome(
     questions: Questions, rows: LongArray, truths: Truths, n_workers: int, progress: Progress
 ) -> NDArray[np.void]:
-    folder, answers = questions.folder, questions.ask(rows)
+    folder, answers, near = questions.folder, questions.ask(rows), questions.queries.near
     if answers.neighbours.k < min(LIST_LENGTH, len(folder.rows) - questions.n_left_out):
         raise ValueError(f"answers with {answers.neighbours.k} neighbours; a list of rows has {LIST_LENGTH}")
-    block = np.empty(len(rows), OUTCOME)
+    block = np.empty(len(rows), questions.outcome)
     block["landmark"], block["logit"] = answers.landmark, np.where(answers.landmark >= 0, answers.logit, -np.inf)
     block["rank"] = first_right_rank(answers.votes.query, answers.votes.landmark, truths)
     plain = plain_votes(answers.neighbours, folder.rows, truths, folder.rule.k)
     for item in fields(plain):
         block[item.name] = getattr(plain, item.name)
-    for name, values in _list_figures(folder, answers.neighbours, truths, questions.n_left_out).items():
+    near = None if near is None else near.select(rows)
+    for name, values in _list_figures(folder, answers.neighbours, truths, questions.n_left_out, near).items():
         block[name] = values
+    if near is not None:
+        block["error_m"] = near.error_m(answers.neighbours, answers.landmark, folder.rows.landmark)
     block["is_row"] = answers.same_picture >= 0
     block["is_calibrated_on"] = questions.calibrated_on(rows)
     if questions.is_verified:
@@ -196,15 +216,19 @@ def _outcome(
 
 
 def _list_figures(
-    folder: IndexFolder, neighbours: Neighbours, truths: Truths, n_left_out: int
+    folder: IndexFolder, neighbours: Neighbours, truths: Truths, n_left_out: int, near: Near | None
 ) -> dict[str, NDArray[Any]]:
-    """Figures of the lists of rows."""
+    """Figures of the lists of rows. near: what lies near the queries, where that is what is right."""
     rows = neighbours.rows[:, :LIST_LENGTH]
-    landmark = np.where(rows >= 0, folder.rows.landmark[rows], -1)
-    queries = np.repeat(np.arange(len(rows)), rows.shape[1])
-    hits = truths.holds(queries, landmark.ravel()).reshape(rows.shape)
+    if near is None:
+        landmark = np.where(rows >= 0, folder.rows.landmark[rows], -1)
+        queries = np.repeat(np.arange(len(rows)), rows.shape[1])
+        hits = truths.holds(queries, landmark.ravel()).reshape(rows.shape)
+    else:
+        hits = near.distances_m(rows) <= near.within_m
     return {
-        "precision": average_precision(hits, n_true_rows(folder, truths, n_left_out)),
+        "precision": average_precision(hits, n_true_rows(folder, truths, n_left_out, near)),
         "position": first_hit_position(hits),
         "hits": np.stack([hits[:, :k].sum(axis=1) for k in PRECISION_AT], axis=1),
+        **({} if near is None else {"near_rank": first_near(hits)}),
     }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from index.evaluate.outcome import OUTCOME, Questions
+from index.evaluate.outcome import OUTCOME, PLACED, Questions
 from index.folder.verified import LOCAL_SET, Verifying
 from index.verify import OUTCOMES, STORES
 from retrieval.errors import LmrError
@@ -32,6 +32,7 @@ HEAD = b"lmr outcomes 1\n"
 MOST_HEAD_BYTES = 1 << 20
 VERIFIED = ".verified"  # in the name of a file of verified answers
 _REMEDY = "make it again with lmr evaluate `shard` `overwrite`"
+_WITHIN = "`within`"  # a distance, where that says what is right
 _SETS = ("set of queries", "set of descriptors", LOCAL_SET)  # inputs that differ between shares
 
 
@@ -69,7 +70,9 @@ class Asking:
         parts = [slice(0, n)] if shares is None else [_slice(Shard(i + 1, shares), n) for i in range(shares)]
         told = [self.sets(part) for part in parts]
         sets = told[0] if shares is None else {name: sha256_json([one[name] for one in told]) for name in told[0]}
-        made_of = {
+        near = self.questions.queries.near
+        made_of: dict[str, Any] = {
+            **({} if near is None else {_WITHIN: near.within_m}),
             **self.questions.folder.made_of,
             "manifest": self.source,
             "version of lmr": program_version(),
@@ -109,12 +112,12 @@ def kept_outcomes(asking: Asking, place: Path, progress: "Progress") -> tuple[Ke
         try:
             shares = read_content(joined)["shares"]
             if shares is not None and shares <= MOST_SHARES and is_finished(joined, content := asking.content(shares)):
-                return Kept(joined, _head(content), OUTCOME), True
+                return _kept(joined, content), True
         except LmrError:  # of another index, or an earlier one
             progress.warn(f"{joined} is not of these queries and this index as they are: all are asked again")
     content = asking.content()
     name = f".{joined.name}.{sha256_json(content)[:8]}.answered"
-    return Kept(joined.with_name(name), _head(content), OUTCOME), False
+    return _kept(joined.with_name(name), content), False
 
 
 def is_finished(output: Path, content: _Content) -> bool:
@@ -125,14 +128,14 @@ def is_finished(output: Path, content: _Content) -> bool:
     for name, value in content["made_of"].items():
         if before["made_of"].get(name) != value:
             raise LmrError(f"{output} was made with another {name}; give `overwrite` or another name")
-    if before != content or sum(map(len, Kept(output, _head(content), OUTCOME).read())) != content["n"]:
+    if before != content or sum(map(len, _kept(output, content).read())) != content["n"]:
         raise LmrError(f"{output} is of other queries, or was changed; give `overwrite` or another name")
     return True
 
 
 def unfinished(output: Path, content: _Content) -> Kept:
     """The file of outcomes that becomes the output when all are there."""
-    return Kept(output.with_name(f".{output.name}.answered"), _head(content), OUTCOME)
+    return _kept(output.with_name(f".{output.name}.answered"), content)
 
 
 def read_content(path: Path) -> _Content:
@@ -184,7 +187,7 @@ def join_evaluations(
 
 def _blocks(parts: Sequence[tuple[Path, _Content]]) -> Iterator[NDArray[np.void]]:
     for path, content in parts:
-        blocks = Kept(path, _head(content), OUTCOME).read()
+        blocks = _kept(path, content).read()
         if sum(map(len, blocks)) != content["n"]:
             raise LmrError(f"{path} was changed or is cut short; {_REMEDY}")
         yield from blocks
@@ -200,6 +203,11 @@ def _require_alike(paths: Sequence[Path], contents: Sequence[_Content]) -> None:
             here, there = content["made_of"].get(name), first.get(name)
             if here != there and (name not in _SETS or None in (here, there)):
                 raise LmrError(f"{path} was made with another {name} than {paths[0]}; make it again")
+
+
+def _kept(path: Path, content: _Content) -> Kept:
+    """A file of outcomes that says this of itself."""
+    return Kept(path, _head(content), PLACED if _WITHIN in content["made_of"] else OUTCOME)
 
 
 def _head(content: _Content) -> bytes:

@@ -43,7 +43,7 @@ def make_validation(
     if data.stored is not None:
         return _of_stores(job, data, data.stored)
     index_tars(job.val, job.progress)
-    manifest = load_manifest(job.val, job.progress, job.column_names_beside)
+    manifest = job.labelled(load_manifest(job.val, job.progress, job.column_names_beside), job.progress)
     queries = ImageSource(manifest, images_folder(job.images, job.val, job.progress))
     truth = [frozenset(manifest.landmarks[code] for code in manifest.truths(i)) for i in range(len(manifest))]
     n_landmark_queries = sum(map(bool, truth))

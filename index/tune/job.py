@@ -142,6 +142,7 @@ def tune(job: TuneJob) -> TuneResult:
 def _choose(job: TuneJob) -> TuneResult:
     """What tuning came to."""
     from index.build_index import read_inputs
+    from index.evaluate.places import placed_index
     from index.folder.inputs import gather
     from index.queries import embed_by
     from index.tune.material import Finder, draw_material
@@ -155,7 +156,8 @@ def _choose(job: TuneJob) -> TuneResult:
         gathered = gather(inputs)
         asking = replace(job, verify=False, n_verify_top=None, matcher=None)
         source = ", ".join(store.source for store in inputs.stores)
-        store, queries = embed_by(Asked(inputs.model_path, gathered.landmarks, source), job.queries, asking)
+        placed = None if job.within_m is None else placed_index(gathered, source, job.within_m)
+        store, queries = embed_by(Asked(inputs.model_path, gathered.landmarks, source, placed), job.queries, asking)
     share = job.settings.non_landmark_share
     material = draw_material(gathered, inputs.stores[0], store, queries, share, job.settings.seed)
     spaces = spaces_of(material.choices(may_leave_background=not _has_own_background(inputs)))
@@ -236,6 +238,7 @@ def _steps(job: TuneJob, space: "Space", usual: "Space") -> tuple[Step, ...]:
     settings = {word_of(item): getattr(job.settings, item.name) for item in fields(job.settings)}
     asked = {word: value for word, value in settings.items() if value != asdict(CalibrationSettings())[word]}
     images = job.images if inputs.queries == job.queries else None
+    asked["within"] = job.within
     steps.append(Step("calibrate", _given(job, queries=inputs.queries, images=images, **asked)))
     return tuple(steps)
 

@@ -14,12 +14,14 @@ from retrieval.data.header.names import (
     ALIASES,
     AS_IN_KNOWN_FILES,
     COORDINATES,
+    DEGREES,
     HARMLESS,
     LATITUDE,
     LONGITUDE,
     MEANINGS,
     NOBODYS,
     PICTURE_ROLES,
+    PLANE,
     ROLES,
     ROW_NUMBERS,
     UNUSED,
@@ -315,8 +317,12 @@ def _has_images(header: Sequence[str], columns: Mapping[str, int]) -> bool:
 
 
 def _refuse_unknown_labels(columns: Mapping[str, int], ignored: Sequence[str], source: str) -> None:
-    """Raises LmrError where no column is known to hold labels and one that is not known may."""
-    if columns.keys() & {"landmark", "landmarks"}:
+    """Raises LmrError where no column is known to hold labels and one that is not known may.
+
+    Where pictures were taken says enough of them; the columns that are no labels are told.
+    """
+    names = {COORDINATES.get(key_of(name), key_of(name)) for name in ignored}
+    if columns.keys() & {"landmark", "landmarks"} or any(set(pair) <= names for pair in (DEGREES, PLANE)):
         return
     known = HARMLESS | ALIASES.keys()
     unknown = [name for name in ignored if key_of(name) not in known and not ROW_NUMBERS.fullmatch(key_of(name))]

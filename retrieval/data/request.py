@@ -2,9 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retrieval.data.header.mapping import ColumnMap, parse_columns
 from retrieval.jobs import DecodingJob, Job, option
+from retrieval.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from retrieval.data.manifest import Manifest
 
 NEAR_BITS = 4  # of 64 that may differ between two copies of an image; a copy at half size and quality 60 has 0 to 2
 NEAR_SIMILARITY = 0.95  # cosine, of the descriptors of two copies
@@ -50,6 +55,36 @@ class ImagesJob(DecodingJob, TableJob):
         help="Folder of the images: <id>.jpg, Google's a/b/c/<id>.jpg, tars that hold them, or what a path column is "
         "relative to; one tar; or a URL, as s3://bucket/folder.",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellsJob(Job):
+    """A job that may take the place where a picture was taken for its landmark."""
+
+    cells: str | None = option(
+        None,
+        metavar="DISTANCE",
+        help="Take the cell of a grid that a picture was taken in, by its lat and lon, for its landmark where it has "
+        "none; how wide cells are, as 25m.",
+    )
+
+    def __post_init__(self) -> None:
+        """Raises LmrError for what is no width of a cell."""
+        super().__post_init__()
+        _ = self.cells_m
+
+    @property
+    def cells_m(self) -> float | None:
+        """Width of a cell in metres; None where places are no landmarks."""
+        from retrieval.data.places import parse_cells  # which needs numpy
+
+        return None if self.cells is None else parse_cells(self.cells, "cells")
+
+    def labelled(self, manifest: "Manifest", progress: Progress = SILENT) -> "Manifest":
+        """The manifest with the landmarks that this job gives it, which it tells. LmrError as `label_by_cells`."""
+        from retrieval.data.places import label_by_cells
+
+        return manifest if self.cells_m is None else label_by_cells(manifest, self.cells_m, "cells", progress)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from retrieval.data.request import ImagesJob
+from retrieval.data.request import CellsJob, ImagesJob
 from retrieval.device_name import require_one_device
 from retrieval.embed.complete import embed_manifest
 from retrieval.embed.engine import EngineJob
@@ -81,7 +81,7 @@ class AskingJob(StoreFilling, EngineJob):
 
 
 @dataclass(frozen=True)
-class EmbedJob(StoreFilling, ShardedJob, WritingJob, SparkJob):
+class EmbedJob(StoreFilling, CellsJob, ShardedJob, WritingJob, SparkJob):
     """Embed the images of a manifest, or a share of them.
 
     network: made here and saved to `model`; None = the one that is in `model`.
@@ -153,7 +153,7 @@ def embed(job: EmbedJob) -> "tuple[Path, FillReport]":
     with output_locks(named, model, wait=job.wait, progress=job.progress):
         output = of_share(job.output or find_store(job.manifest, "output", job.progress), share)
         index_tars(job.manifest, job.progress)
-        rows = load_manifest(job.manifest, job.progress, job.column_names).share(share)
+        rows = job.labelled(load_manifest(job.manifest, job.progress, job.column_names), job.progress).share(share)
         images = images_folder(job.images, job.manifest, job.progress)
 
         def check(card: "Card") -> None:

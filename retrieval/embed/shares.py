@@ -288,7 +288,7 @@ def _manifest(work: Work, job: EmbedJob, progress: Progress) -> Manifest:
         _manifests.clear()
         is_first = progress is not SILENT
         read = load_manifest if is_first else read_manifest
-        _manifests[work.run] = read(job.manifest, progress, job.column_names)
+        _manifests[work.run] = job.labelled(read(job.manifest, progress, job.column_names), progress)
     return _manifests[work.run]
 
 

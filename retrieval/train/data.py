@@ -5,7 +5,7 @@ whole images; the network learns to give the same for images that were cropped a
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ import numpy as np
 from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, ObjArray, read_only
 from retrieval.data.header.mapping import BY_HEADER, ColumnMap
 from retrieval.data.image_source import ImageSource, images_folder, index_tars
+from retrieval.data.manifest import Manifest
 from retrieval.data.overview import load_manifest
 from retrieval.errors import LmrError
 from retrieval.images.bytes_source import JoinedSource, Source
@@ -153,18 +154,20 @@ def read_training_data(
     images: Path | None,
     rule: BalanceConfig | None = None,
     *,
+    labelled: Callable[[Manifest, Progress], Manifest] = lambda manifest, _: manifest,
     teachers: Sequence[Path] = (),
     names: ColumnMap = BY_HEADER,
     progress: Progress = SILENT,
 ) -> TrainingData:
     """Labelled images of one manifest, without landmarks that are too rare, and the non-landmarks of both.
 
-    teachers: stores whose descriptors of these images are to be imitated. names: which column holds what.
+    labelled: gives a manifest further labels. teachers: stores whose descriptors of these images are to be imitated.
+    names: which column holds what.
     """
     for place in (manifest, negatives):
         if place is not None:
             index_tars(place, progress)
-    parts = [load_manifest(manifest, progress, names)]
+    parts = [labelled(load_manifest(manifest, progress, names), progress)]
     if not parts[0].has_labels:
         raise LmrError(f"{manifest} has no landmark_id column; training needs labels")
     if rule is not None and rule.min_per_landmark:

@@ -5,7 +5,7 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrieval.data.request import ImagesJob
+from retrieval.data.request import CellsJob, ImagesJob
 from retrieval.device_name import require_one_device
 from retrieval.embed.complete import list_unreadable
 from retrieval.embed.job import MODEL
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TrainJob(ImagesJob, ComputingJob, WritingJob):
+class TrainJob(ImagesJob, CellsJob, ComputingJob, WritingJob):
     """Train a network on the labelled images of a manifest, or an adapter on those of a descriptor store.
 
     later: the stages that follow, each trained from the weights of the one before; of theirs the manifests, the
@@ -193,7 +193,7 @@ def _read(job: TrainJob) -> "list[TrainingData]":
         return [read_stored(job.manifest, job.negatives, job.training.sampling, job.progress)]
     kinds = [(stage.manifest, stage.negatives, stage.training.sampling) for stage in job.stages]
     names = {stage.manifest: job.column_names_beside for stage in job.stages} | {job.manifest: job.column_names}
-    how: dict[str, Any] = {"teachers": job.teacher, "progress": job.progress}
+    how: dict[str, Any] = {"labelled": job.labelled, "teachers": job.teacher, "progress": job.progress}
     read = {
         kind: read_training_data(*kind[:2], job.images, kind[2], names=names[kind[0]], **how)
         for kind in dict.fromkeys(kinds)

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 RECORD = "trained.json"
 _FORMAT_VERSION = 1
 # Words of a job on which the network does not depend, or only through its content.
-_NOT_ASKED = ("output", "workers", "threads", "device", "overwrite", "wait", "tensorboard", "weights", "columns")
+_NOT_ASKED = (
+    *("output", "workers", "threads", "device", "overwrite", "wait", "tensorboard", "weights", "columns", "cells"),
+)
 _NEVER_ASKED = {"show_batch": None, "summary": False, "find_rate": None}  # part of every request, for the digest
 
 
@@ -51,7 +53,7 @@ def training_request(job: "TrainJob", data: Iterable["TrainingData"]) -> str:
 def _validation(job: "TrainJob", val: Path) -> str:
     """Digest of what is validated on."""
     if not job.is_on_store:
-        return load_manifest(val, job.progress, job.column_names_beside).digest
+        return job.labelled(load_manifest(val, job.progress, job.column_names_beside)).digest
     from retrieval.store.store import open_descriptors
     from retrieval.train.stored.rows import content_of
 

@@ -19,6 +19,7 @@ from made_stores import write_store
 from PIL import Image
 
 import lmr
+from index.evaluate.places import PlaceFigures
 from index.folder.info import ExportInfo, LocalSummary
 from retrieval.data.manifest import read_manifest
 from retrieval.store.store import read_store
@@ -152,6 +153,9 @@ def test_the_keys_of_evaluate_are_those_listed(photos: Walk) -> None:
     dynamic = {"precision_at": "<k>", "baselines": "<name>", **rates}
     assert set(_paths(content, dynamic)) == first_column(FORMATS, "<!-- keys: evaluate -->")
     assert set(content["baselines"]) == {"random", "most_frequent", "nearest_neighbour", "majority_vote"}
+    more = {"recall_at": ".<k>", "error_m": ".<percent>"}
+    placed = {f"places.{item.name}{more.get(item.name, '')}" for item in fields(PlaceFigures)}
+    assert placed == first_column(FORMATS, "<!-- keys: places -->")
 
 
 def test_the_keys_of_calibrate_are_those_listed(photos: Walk) -> None:

@@ -3,6 +3,8 @@
 import re
 
 LATITUDE, LONGITUDE = "lat", "lon"  # the names of coordinates, whatever a table calls them
+DEGREES = (LATITUDE, LONGITUDE)
+PLANE = ("utm_east", "utm_north")  # in metres, of one zone
 
 # Column names as they are read (case does not count) and what they hold.
 ROLES = {

@@ -38,7 +38,18 @@ _OF_IMAGES = frozenset(
     word
     for kind in (NetworkRequest, PreparationRequest, AugmentConfig, DistillationConfig)
     for word, _, _ in words_of(kind)
-) | {"network", "preparation", "teacher", "images", "freeze", "plain_pictures", "backbone_rate", "compile", "precision"}
+) | {
+    "network",
+    "preparation",
+    "teacher",
+    "images",
+    "cells",
+    "freeze",
+    "plain_pictures",
+    "backbone_rate",
+    "compile",
+    "precision",
+}
 
 
 def is_store(path: Path) -> bool:
