@@ -101,7 +101,7 @@ class QueriesJob(AskingJob, VerifyJob, WritingJob):
     @property
     def within_m(self) -> float | None:
         """The distance in metres; None where labels are the ground truth."""
-        from retrieval.data.places import parse_distance  # which needs numpy
+        from retrieval.places import parse_distance  # which needs numpy
 
         return None if self.within is None else parse_distance(self.within, "within")
 
@@ -228,7 +228,7 @@ def _read_queries(path: Path, asked: Asked, job: QueriesJob, progress: "Progress
     """The manifest of labelled queries without rows whose Usage is Ignored."""
     from retrieval.data.image_source import index_tars
     from retrieval.data.overview import load_manifest
-    from retrieval.data.places import manifest_positions
+    from retrieval.places import manifest_positions
 
     index_tars(path, progress)
     manifest = load_manifest(path, progress, job.column_names)

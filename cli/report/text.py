@@ -284,7 +284,7 @@ def evaluation_text(content: dict[str, Any]) -> str:
 
 def place_lines(places: Mapping[str, Any]) -> list[str]:
     """Figures of answers as places."""
-    from retrieval.data.places import shown_distance  # which needs numpy
+    from retrieval.places import shown_distance  # which needs numpy
 
     recall = ", ".join(f"@{k} {_column(share).strip()}" for k, share in places["recall_at"].items())
     errors = ", ".join(

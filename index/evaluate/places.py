@@ -12,7 +12,9 @@ from index.metrics import gap
 from index.queries import Queries
 from index.search.base import Neighbours
 from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, read_only
-from retrieval.data.places import (
+from retrieval.errors import LmrError
+from retrieval.own_columns import OwnColumns
+from retrieval.places import (
     Positions,
     distance_m,
     read_positions,
@@ -20,8 +22,6 @@ from retrieval.data.places import (
     shown_distance,
     straight_m,
 )
-from retrieval.errors import LmrError
-from retrieval.own_columns import OwnColumns
 from retrieval.shown import Labels
 from retrieval.texts import Texts
 from retrieval.words import agreeing, counted, named

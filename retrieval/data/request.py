@@ -76,13 +76,13 @@ class CellsJob(Job):
     @property
     def cells_m(self) -> float | None:
         """Width of a cell in metres; None where places are no landmarks."""
-        from retrieval.data.places import parse_cells  # which needs numpy
+        from retrieval.places import parse_cells  # which needs numpy
 
         return None if self.cells is None else parse_cells(self.cells, "cells")
 
     def labelled(self, manifest: "Manifest", progress: Progress = SILENT) -> "Manifest":
         """The manifest with the landmarks that this job gives it, which it tells. LmrError as `label_by_cells`."""
-        from retrieval.data.places import label_by_cells
+        from retrieval.places import label_by_cells
 
         return manifest if self.cells_m is None else label_by_cells(manifest, self.cells_m, "cells", progress)
 

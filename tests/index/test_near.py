@@ -16,8 +16,8 @@ from index.evaluate.places import (
     require_near,
 )
 from index.search.base import Neighbours
-from retrieval.data.places import Positions, distance_m
 from retrieval.errors import LmrError
+from retrieval.places import Positions, distance_m
 from retrieval.texts import Texts
 
 LANDMARKS = ("a", "b", "c")

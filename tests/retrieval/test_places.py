@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from retrieval.data.header.names import DEGREES, PLANE
-from retrieval.data.places import (
+from retrieval.errors import LmrError
+from retrieval.places import (
     EARTH_RADIUS_M,
     Positions,
     cells_of,
@@ -18,7 +19,6 @@ from retrieval.data.places import (
     shown_distance,
     straight_m,
 )
-from retrieval.errors import LmrError
 from retrieval.texts import Texts
 
 EIFFEL, TROCADERO, TOKYO = (48.8584, 2.2945), (48.8616, 2.2885), (35.6586, 139.7454)
