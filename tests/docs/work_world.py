@@ -1,5 +1,6 @@
 """Small sets of images for the recipes of work: what each begins with, and what must be there in its end."""
 
+import json
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -86,6 +87,39 @@ def _pack(path: Path, images: Sequence[tuple[str, int]], rng: np.random.Generato
             tar.add(image, "/".join((*image_id[:3], image.name)))
 
 
+def make_museum(folder: Path) -> None:
+    """collection.json and acquisitions.json of works with one picture each, and what visitors photographed."""
+    rng = np.random.default_rng(5)
+
+    def catalogue(name: str, works: range) -> None:
+        for work in works:
+            save_view(folder / "works" / f"{work}.jpg", work, rng)
+        records = [
+            {
+                "id": work,
+                "path": f"works/{work}.jpg",
+                "title": f"Study No. {work}",
+                "artist": "Ann",
+                "year": 1800 + work,
+            }
+            for work in works
+        ]
+        (folder / name).write_text(json.dumps(records))
+
+    def visit(name: str, works: Sequence[int]) -> None:
+        records: list[dict[str, object]] = []
+        for i, work in enumerate((*works, *range(600, 604))):
+            records.append({"path": f"visitors/{name}-{i}.jpg"} | ({"MET_id": work} if work < 600 else {}))
+            save_view(folder / "visitors" / f"{name}-{i}.jpg", work, rng)
+        (folder / f"{name}.json").write_text(json.dumps(records))
+
+    catalogue("collection.json", range(37, 45))
+    catalogue("acquisitions.json", range(45, 47))
+    visit("visitors", [*range(37, 45), *range(37, 45)])
+    visit("visitors-of-may", range(37, 45))
+    save_view(folder / "phone.jpg", 40, rng)
+
+
 def check_archive(folder: Path) -> None:
     """Every scan is in the folder of an answer, and the heap is empty."""
     assert sorted(path.name for path in (folder / "sorted").rglob("scan-*")) == [f"scan-{i}.jpg" for i in range(4)]
@@ -109,6 +143,14 @@ def check_kaggle(folder: Path) -> None:
     assert all("/train/images_000.tar/" in path for path in rows.path)
 
 
+def check_museum(folder: Path) -> None:
+    """Old and new works are in the index under their titles, each with what the catalogue says of it."""
+    index = lmr.open_index(folder / "landmarks").folder
+    assert sorted(index.rows.landmarks) == [str(work) for work in range(37, 47)]
+    assert index.names["45"].name == "Study No. 45"
+    assert set(index.rows.columns["artist"].tolist()) == {"Ann"}
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """make: what is in the folder in the beginning. check: asserts what the walk leaves there."""
@@ -120,5 +162,6 @@ class Recipe:
 MADE: Mapping[str, Recipe] = {
     "archivist": Recipe(make_archive, check_archive),
     "kaggle": Recipe(make_kaggle_tars, check_kaggle),
+    "museum": Recipe(make_museum, check_museum),
     "shop": Recipe(make_shop, check_shop),
 }
