@@ -243,7 +243,7 @@ def join(place: Place, names: Sequence[str], *, public: bool, verify: bool) -> d
     if public:
         parts["public"] = "test_solution_public"
         for member in members:
-            embed(place, member, parts["public"], trained_embedding(member.name.partition("-")[0]), "public")
+            embed(place, member, parts["public"], trained_embedding(recipe_of(member.name)), "public")
     for store, part in parts.items():
         if not (folder / f"{store}.h5").exists():
             join_stores([member / f"{store}.h5" for member in members], folder, place.data / f"{part}.csv")
@@ -277,6 +277,11 @@ def measure_verified(place: Place, folder: Path, *, public: bool) -> dict[str, A
         known["public"] = {key: rounded(scores[key]) for key in ("gap", "top1")}
         write_json(folder / VERIFIED, known)
     return {"verified": known}
+
+
+def recipe_of(name: str) -> str:
+    """The recipe that the name of a run begins with."""
+    return max((recipe for recipe in NETWORKS if name.startswith(f"{recipe}-")), key=len)
 
 
 def join_stores(stores: Sequence[Path], folder: Path, manifest_path: Path) -> None:
