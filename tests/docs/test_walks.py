@@ -23,6 +23,7 @@ from index.evaluate.places import PlaceFigures
 from index.folder.info import ExportInfo, LocalSummary
 from retrieval.data.manifest import read_manifest
 from retrieval.store.store import read_store
+from retrieval.texts import Texts
 
 README, FORMATS, GOOGLE = ROOT / "README.md", ROOT / "docs" / "formats.md", ROOT / "docs" / "landmarks.md"
 
@@ -242,7 +243,8 @@ def test_the_files_of_the_index_folder_are_those_listed(photos: Walk) -> None:
 
 def test_the_content_of_a_store_is_that_listed(photos: Walk, tmp_path: Path) -> None:
     store = read_store(photos.folder / "photos.h5")
-    write_store(tmp_path / "kinds.h5", replace(store, kind=np.full(len(store), "street", dtype=object)))
+    own = {"year": Texts.of(["1900"] * len(store))}
+    write_store(tmp_path / "kinds.h5", replace(store, kind=np.full(len(store), "street", dtype=object), columns=own))
     with h5py.File(tmp_path / "kinds.h5") as file:
         assert set(file) == first_column(FORMATS, "<!-- hdf5: store -->")
         _, _, listed = FORMATS.read_text(encoding="utf-8").partition("Attributes: ")
