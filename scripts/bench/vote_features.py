@@ -12,7 +12,7 @@ system, the difference to the vote as it is and to the nearest neighbour, with s
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -135,23 +135,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", action="append", required=True, metavar="NAME=FOLDER", help="Stores of a set.")
     parser.add_argument("--folds-seeds", type=int, default=3, help="Draws of the folds; figures are their means.")
+    parser.add_argument(
+        "--only", action="append", default=[], help="Systems whose name holds this text, and the votes."
+    )
     args = parser.parse_args()
     report = {}
     for given in args.set:
         name, _, folder = given.partition("=")
-        report[name] = measure(Path(folder), args.folds_seeds)
+        report[name] = measure(Path(folder), args.folds_seeds, args.only)
         print(f"{name}: done", file=sys.stderr)
     print(json.dumps(report, indent=1))
 
 
-def measure(folder: Path, n_seeds: int) -> dict[str, Any]:
-    """The figures of all systems on one set."""
+def measure(folder: Path, n_seeds: int, only: Sequence[str]) -> dict[str, Any]:
+    """The figures of the systems on one set. only: texts in the names of those that are asked; none = all."""
     queries = read_queries(folder)
     names = sorted(queries.pairs)
     systems: dict[str, list[Candidate]] = {
         "nearest neighbour": [Candidate(VoteRule(k=1, r=0.0))],
         "default vote": [Candidate(VoteRule())],
         "tuned vote": [Candidate(rule) for rule in [VoteRule(), *ALL_RULES]],
+        "tuned vote of few rules": [Candidate(rule) for rule in [VoteRule(), *RULES]],
         **{f"{name} in the score": scored(name) for name in names},
         **{
             f"{name} in the confidence": [Candidate(rule, told=(name,)) for rule in RULES]
@@ -163,8 +167,14 @@ def measure(folder: Path, n_seeds: int) -> dict[str, Any]:
         },
         "all in the confidence": [Candidate(rule, told=(*names, "margin")) for rule in RULES],
     }
+    systems["margin and nearest in the confidence"] = [Candidate(rule, told=("margin", "nearest")) for rule in RULES]
+    if "background of the landmark" in names:
+        both = ("background of the landmark", "margin")
+        systems["background of the landmark and margin in the confidence"] = [Candidate(r, told=both) for r in RULES]
     if "centroid" in names:
         systems["centroid in both"] = [replace(one, told=("centroid",)) for one in scored("centroid")]
+    asked = [*only, "neighbour", "vote"] if only else [""]
+    systems = {name: ones for name, ones in systems.items() if any(text in name for text in asked)}
     found: dict[str, list[tuple[Judge, Answered]]] = {}
     for name, candidates in systems.items():
         found[name] = [nested(queries, candidates, seed) for seed in range(n_seeds)]
@@ -278,8 +288,22 @@ def pair_features(
         "density of the landmark": np.broadcast_to(-mean_of(of_rows["density"]), nearest.shape),
         "spread of the landmark": np.broadcast_to(-mean_of(of_rows["sibling"]), nearest.shape),
         "number of its rows": np.broadcast_to(np.log(np.maximum(counts, 1)), nearest.shape),
+        **({} if base.row_background is None else _backgrounds(base, query, row, score, mean_of)),
         "density of the query": np.broadcast_to(-rank[:, -50:-40].mean(axis=1)[:, None], nearest.shape),
     }
+
+
+def _backgrounds(
+    base: CalibrationQueries, query: Any, row: Any, score: FloatArray, mean_of: Callable[[FloatArray], FloatArray]
+) -> dict[str, FloatArray]:
+    """The background similarity of a landmark's rows, and of its row that is nearest to the query; less is better."""
+    assert base.row_background is not None
+    b, n_queries = base.row_background.astype(np.float64), base.neighbours.n_queries
+    of_landmark = np.broadcast_to(-mean_of(b), (n_queries, int(base.landmark.max()) + 1))
+    of_nearest = of_landmark.copy()
+    order = np.argsort(score, kind="stable")  # the nearest is written last
+    of_nearest[query[order], base.landmark[row[order]]] = -b[row[order]]
+    return {"background of the landmark": of_landmark, "background of the nearest row": of_nearest}
 
 
 def class_directions(model: Path, descriptors: FloatArray, landmarks: Sequence[str]) -> FloatArray:
@@ -289,17 +313,15 @@ def class_directions(model: Path, descriptors: FloatArray, landmarks: Sequence[s
     from retrieval.train.classifier import load_classifier
 
     labels = load_classifier(model).labels
-    tensors = load_file(model / "classifier.safetensors")
-    (directions,) = [value for value in tensors.values() if value.ndim == 2 and len(value) >= len(labels)]
-    d = directions.shape[1]
-    part = descriptors[:, :d]  # the neck is first where a store is of both
+    directions = load_file(model / "classifier.safetensors")["directions"][: len(labels)]  # (c, sub-centres, d)
+    unit = directions / np.linalg.norm(directions, axis=2, keepdims=True)
+    part = descriptors[:, : unit.shape[2]]  # the neck is first where a store is of both
     part = part / np.linalg.norm(part, axis=1, keepdims=True)
-    unit = directions[: len(labels)] / np.linalg.norm(directions[: len(labels)], axis=1, keepdims=True)
     found = np.zeros((len(part), len(landmarks)))
     place = {label: i for i, label in enumerate(labels)}
     known = [(c, place[label]) for c, label in enumerate(landmarks) if label in place]
     codes, places = np.array(known).T
-    found[:, codes] = part @ unit[places].T
+    found[:, codes] = np.einsum("qd,csd->qcs", part, unit[places]).max(axis=2)
     return found
 
 
