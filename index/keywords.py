@@ -557,6 +557,7 @@ class TrainWords(_Images, _Cells, _Computing, _Writing, _Network, _Preparation, 
     model: Place
     hidden: int
     start_power: float
+    noise: float
     adapter: AdapterRequest
     tensorboard: bool
     network: NetworkRequest

@@ -17,7 +17,8 @@ class Adapter(nn.Module):
     """y = matrix @ (x - mean), plus what was learnt: y + change(y). A linear change, or one with a hidden layer.
 
     matrix, mean: a whitening, at which learning begins and which it leaves as it is. Neither layer has a constant, so
-    that a longer y gives a longer result in the same direction.
+    that a longer y gives a longer result in the same direction. noise: length of what is added to y in training, at
+    random, as a share of its own.
     """
 
     matrix: Tensor
@@ -25,7 +26,7 @@ class Adapter(nn.Module):
 
     def __init__(self, config: AdapterConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.noise = config, 0.0
         self.register_buffer("matrix", torch.zeros(config.n_dimensions, config.n_given))
         self.register_buffer("mean", torch.zeros(config.n_given))
         d, n_hidden = config.n_dimensions, config.n_hidden
@@ -43,6 +44,9 @@ class Adapter(nn.Module):
     def forward(self, descriptors: Tensor) -> Tensor:
         """Unit descriptors (b, n_given) -> (b, n_dimensions) of any length, float32."""
         y = F.linear(descriptors.float() - self.mean, self.matrix)
+        if self.training and self.noise:
+            length = y.norm(dim=1, keepdim=True) / y.shape[1] ** 0.5
+            y = y + self.noise * length * torch.randn_like(y)
         changed: Tensor = y + self.change(y)
         return changed
 

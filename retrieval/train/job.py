@@ -210,9 +210,9 @@ def _make_network(job: TrainJob, data: "TrainingData", fit: "FitWhitening") -> "
             return job.network.build(job.preparation)
         from retrieval.train.stored.adapter import adapter_network
 
-        base, asked = _base_of(job, data), job.adapter
+        base = _base_of(job, data)
         d = None if job.network.n_dimensions == NetworkRequest.n_dimensions else job.network.n_dimensions
-        return adapter_network(base, data.stored, asked.n_hidden, asked.start_power, d, fit), base.card.image_spec
+        return adapter_network(base, data.stored, job.adapter, d, fit), base.card.image_spec
 
 
 def _base_of(job: TrainJob, data: "TrainingData") -> "BaseModel":

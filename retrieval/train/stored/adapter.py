@@ -19,6 +19,7 @@ from retrieval.models.checkpoint import pack, read_weights, write_model
 from retrieval.models.config import AdapterConfig, ModelConfig
 from retrieval.models.network import DescriptorModel
 from retrieval.store.store import Descriptors
+from retrieval.train.stored.request import AdapterRequest
 from retrieval.train.stored.rows import StoredRows
 from retrieval.words import counted
 
@@ -55,7 +56,11 @@ class BaseModel:
         tensors |= {ADAPTER + name: tensor for name, tensor in adapter.state_dict().items()}
         before = dict(self.card.made_by)
         training = {name: value for name, value in made_by["training"].items() if name not in _OF_IMAGES}
-        told = {**made_by, "training": training, "adapted_from": self.card.fingerprint}
+        told = {
+            **made_by,
+            "training": training | dict(model.config.backbone_options),
+            "adapted_from": self.card.fingerprint,
+        }
         if "started_from" in before:
             told["started_from"] = before["started_from"]
         if before.get("training"):
@@ -88,20 +93,22 @@ def open_base(folder: Path, stores: tuple[Descriptors, ...]) -> BaseModel:
 
 
 def adapter_network(
-    base: BaseModel, rows: StoredRows, n_hidden: int, power: float, n_dimensions: int | None, fit: FitWhitening
+    base: BaseModel, rows: StoredRows, asked: AdapterRequest, n_dimensions: int | None, fit: FitWhitening
 ) -> DescriptorModel:
     """A network whose images are stored descriptors (b, d) and whose neck is an adapter that begins as a whitening.
 
-    power, n_dimensions: of the whitening, which is fitted on rows drawn evenly from all of them.
+    n_dimensions: of the whitening, which is fitted on rows drawn evenly from all of them.
     """
     step = max(1, -(-len(rows) // MOST_FITTED))
-    whitening = fit(rows.select(np.arange(0, len(rows), step)), power, n_dimensions)
+    whitening = fit(rows.select(np.arange(0, len(rows), step)), asked.start_power, n_dimensions)
     d, d_out = whitening.matrix.shape
-    adapter = Adapter(AdapterConfig(base.card.descriptor, d, d_out, n_hidden, base.card.weights_sha256))
+    adapter = Adapter(AdapterConfig(base.card.descriptor, d, d_out, asked.n_hidden, base.card.weights_sha256))
     adapter.begin(whitening.mean, whitening.matrix)
+    adapter.noise = asked.noise
     spec = base.card.image_spec
     given = Backbone(nn.Identity(), d, 0, (), spec.mean, spec.std)
-    model = DescriptorModel(ModelConfig("stored descriptors", "avg", n_dimensions=0), given)
+    told = {"noise": asked.noise, "start_power": asked.start_power}
+    model = DescriptorModel(ModelConfig("stored descriptors", "avg", n_dimensions=0, backbone_options=told), given)
     model.neck, model.d = adapter, d_out
     return model
 

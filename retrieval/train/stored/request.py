@@ -30,6 +30,12 @@ class AdapterRequest:
     start_power: float = option(
         0.5, low=0, high=1, help="With stores: power of the whitening that the adapter begins as."
     )
+    noise: float = option(
+        1.0,
+        low=0,
+        high=100,
+        help="With stores: length of the noise added in training, as a share of a descriptor's.",
+    )
 
 
 WORDS = frozenset(word_of(item) for item in fields(AdapterRequest))
