@@ -192,6 +192,10 @@ def test_non_landmarks_are_pushed_away_and_rare_landmarks_count_as_such(adapted:
             "2,000 dimensions asked of whitening, the descriptors have 1024; give 1 to 1024",
         ),
         (
+            (*TRAIN, "--val", "val.h5", "--hidden", "16", "--noise", "0.5"),
+            "adapted holds a run with another model (backbone_options noise was 1.0, is 0.5); go on with that one",
+        ),
+        (
             ("embed", "train.h5"),
             "train.h5 is a store already, and model has no adapter to make another of it; give a model that lmr train "
             "made of a store, or a manifest",
