@@ -114,7 +114,8 @@ def test_records_of_an_array_are_named_by_line_or_where_they_share_one_by_number
         ("[{}]", "t.json holds no records; a manifest has one for each picture"),
         (
             '{"data": [{"id": "a"}]}',
-            "t.json: no known manifest has the header 'data'; the nearest is 'id' (test.csv)",
+            "t.json: no known manifest has the header 'data'; the nearest is 'id' (test.csv); `column` path=NAME takes "
+            "another name",
         ),
         (
             json.dumps([{f"k{i}": i for i in range(1001)}]),

@@ -81,7 +81,8 @@ class JsonTable:
                 self._by_line &= line > last
                 last = line
                 try:
-                    names.update(dict.fromkeys(_cells(record)))
+                    if not (found := _cells(record)).keys() <= names.keys():
+                        names.update(dict.fromkeys(found))
                 except ValueError:
                     continue  # told with the others, by `numbered`
                 if len(names) > MOST_COLUMNS:
@@ -161,7 +162,8 @@ class CocoTable(JsonTable):
             try:
                 found = _cells(record)
                 if key == _IMAGES:
-                    names.update(dict.fromkeys(found))
+                    if not found.keys() <= names.keys():
+                        names.update(dict.fromkeys(found))
                     images.add(found.get("id", ""), 0, number)
                 elif key == _CATEGORIES and found.get("id"):
                     self._categories[found["id"]] = found.get("name", "")
