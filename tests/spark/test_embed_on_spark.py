@@ -31,14 +31,11 @@ def here(cluster: Cluster, finished_set: Path, tmp_path: Path, monkeypatch: pyte
     return tmp_path / "set"
 
 
-@pytest.fixture(scope="module")
-def expected(finished_set: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The store of one machine."""
-    store = tmp_path_factory.mktemp("expected") / "local.h5"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(finished_set)
-        done("embed", "--output", store, *ONE)
-    return store.read_bytes()
+@pytest.fixture
+def expected(here: Path) -> bytes:
+    """The store of one machine, of the files that are there: it tells them from others."""
+    done("embed", "--output", "local.h5", *ONE)
+    return Path("local.h5").read_bytes()
 
 
 @pytest.fixture
