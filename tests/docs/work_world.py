@@ -77,6 +77,23 @@ def make_kaggle_tars(folder: Path) -> None:
     write_table(folder / "recognition_solution_v2.1.csv", [("id", "landmarks", "Usage"), *solution])
 
 
+def make_street(folder: Path) -> None:
+    """database.csv and queries.csv with where each picture was taken, one of them far away; new.jpg."""
+    rng = np.random.default_rng(5)
+    rows: dict[str, list[tuple[str, str, str, str]]] = {"database": [], "queries": []}
+    for place in range(len(LANDMARKS)):
+        for i in range(5):
+            image_id = f"view-{place}-{i}"
+            save_view(folder / "images" / f"{image_id}.jpg", place, rng)
+            lat = f"{48.8584 + 0.001 * place + 0.00001 * i:.6f}"
+            rows["database" if i < 3 else "queries"].append((image_id, lat, "2.294500", f"street {place}"))
+    save_view(folder / "images" / "far.jpg", 400, rng)
+    rows["queries"].append(("far", "35.658600", "139.745400", "elsewhere"))
+    for name, lines in rows.items():
+        write_table(folder / f"{name}.csv", [("id", "lat", "lon", "street"), *lines])
+    save_view(folder / "new.jpg", 1, rng)
+
+
 def _pack(path: Path, images: Sequence[tuple[str, int]], rng: np.random.Generator) -> None:
     """A tar of images in Google's folders; their numbers say what they show."""
     path.parent.mkdir()
@@ -151,6 +168,15 @@ def check_museum(folder: Path) -> None:
     assert set(index.rows.columns["artist"].tolist()) == {"Ann"}
 
 
+def check_street(folder: Path) -> None:
+    """Each place is a cell, and the index is calibrated by distance."""
+    landmarks = lmr.open_index(folder / "landmarks").folder
+    assert [int(n) for n in landmarks.rows.counts] == [3] * len(LANDMARKS)
+    assert landmarks.calibration is not None
+    assert landmarks.calibration.origin.within_m == 25
+    assert landmarks.calibration.cross_validated.n_non_landmarks == 1
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """make: what is in the folder in the beginning. check: asserts what the walk leaves there."""
@@ -163,5 +189,6 @@ MADE: Mapping[str, Recipe] = {
     "archivist": Recipe(make_archive, check_archive),
     "kaggle": Recipe(make_kaggle_tars, check_kaggle),
     "museum": Recipe(make_museum, check_museum),
+    "places": Recipe(make_street, check_street),
     "shop": Recipe(make_shop, check_shop),
 }
