@@ -642,19 +642,28 @@ def score(
     *,
     ignore_unknown: bool = False,
     allow_disjoint: bool = False,
+    within: str | None = None,
+    index: str | Path | None = None,
     progress: Progress = PYTHON_WARNINGS,
 ) -> "Scores":
     """Scores a submission file against a solution file: the metrics of `All`, and of `Public` and `Private`.
 
     ignore_unknown: leave out ids that the solution lacks. allow_disjoint: go on where their labels have nothing in
-    common. Raises LmrError for files that are not these, or that do not fit each other.
+    common. within, index: a distance and the manifest of the index's images, where images so near a query are right;
+    the solution is then a manifest with coordinates. Raises LmrError for files that are not these, or that do not fit.
 
     >>> scores = lmr.score("submission.csv", "solution.csv")
     >>> scores["All"].gap > 0.5
     True
     """
-    from index.kaggle.scoring import score_files
+    from index.kaggle.scoring import score_files, score_places
+    from retrieval.errors import LmrError
 
+    if within is not None and index is not None:
+        how: dict[str, Any] = {"ignore_unknown": ignore_unknown, "progress": progress}
+        return score_places(Path(submission), Path(solution), Path(index), within, **how)
+    if within is not None or index is not None:
+        raise LmrError("`within` and `index` go together: a distance, and the manifest of the index's images")
     return score_files(
         Path(submission),
         Path(solution),

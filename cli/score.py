@@ -22,7 +22,22 @@ from cli.terminal import say_result
     "for a solution that holds only a part of the test set.",
 )
 @allow_disjoint_option
-def command(submission: Path, solution: Path, as_json: bool, ignore_unknown: bool, allow_disjoint: bool) -> None:
+@click.option(
+    "--within",
+    metavar="DISTANCE",
+    help="Images of the index that were taken so near a query, as 25m, are right: SOLUTION is a manifest of the "
+    "queries with lat and lon.",
+)
+@click.option("--index", type=click.Path(path_type=Path), help="Manifest of the index's images, with lat and lon.")
+def command(
+    submission: Path,
+    solution: Path,
+    as_json: bool,
+    ignore_unknown: bool,
+    allow_disjoint: bool,
+    within: str | None,
+    index: Path | None,
+) -> None:
     """Score SUBMISSION against SOLUTION.
 
     Their headers tell the task. id,landmarks and id,landmarks,Usage: recognition, scored with GAP and
@@ -33,12 +48,19 @@ def command(submission: Path, solution: Path, as_json: bool, ignore_unknown: boo
     Example:
       lmr score submission.csv recognition_solution_v2.1.csv
       lmr score submission.csv test_solution_public.csv --ignore-unknown --json
+      lmr score lists.csv queries.csv --within 25m --index database.csv
     """
     import lmr
 
     with TerminalProgress() as progress:
         scores = lmr.score(
-            submission, solution, ignore_unknown=ignore_unknown, allow_disjoint=allow_disjoint, progress=progress
+            submission,
+            solution,
+            ignore_unknown=ignore_unknown,
+            allow_disjoint=allow_disjoint,
+            within=within,
+            index=index,
+            progress=progress,
         )
     content = {str(half): asdict(metrics) for half, metrics in scores.items()}
     say_result(content, _table(content), as_json=as_json, indent=2)

@@ -1,7 +1,7 @@
 """Scores a submission against a solution file as the Google Landmarks challenges do, by their halves."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +18,7 @@ from index.kaggle.submission import (
     read_submission,
 )
 from index.metrics import LIST_LENGTH, first_hit_position, gap, list_hits, map_at_100, precision_at_k
-from retrieval.arrays import BoolArray, LongArray
+from retrieval.arrays import BoolArray, LongArray, object_array
 from retrieval.data.labels import require_meeting
 from retrieval.errors import LmrError
 from retrieval.progress import Progress
@@ -63,7 +63,78 @@ class RetrievalScores:
     n_queries: int
 
 
-Scores = dict[Half, RecognitionScores] | dict[Half, RetrievalScores]
+@dataclass(frozen=True, slots=True)
+class PlaceScores(RetrievalScores):
+    """Metrics of retrieval where images of the index near a query are right, over queries that have any.
+
+    recall_at: share of queries with such an image among the first, by number of images as text. n_without_place:
+    queries without one in the whole index.
+    """
+
+    recall_at: Mapping[str, float]
+    n_without_place: int
+
+
+Scores = dict[Half, RecognitionScores] | dict[Half, RetrievalScores] | dict[Half, PlaceScores]
+
+
+def score_places(
+    submission: Path, queries: Path, index: Path, within: str, *, ignore_unknown: bool, progress: Progress
+) -> dict[Half, PlaceScores]:
+    """Scores lists of images: those of the index that were taken so near a query are right.
+
+    queries, index: manifests with coordinates; the first may have a Usage. Raises LmrError as `score`, for a submission
+    of landmarks, for lists with an image that the index lacks, and where positions cannot be used.
+    """
+    from index.evaluate.places import PlacedRows, require_near
+    from retrieval.data.overview import load_manifest
+    from retrieval.places import manifest_positions, parse_distance, require_positions
+
+    within_m = parse_distance(within, "within")
+    answers = read_submission(submission, progress)
+    if not isinstance(answers, RetrievalSubmission):
+        raise LmrError(f"{submission} names landmarks; `within` scores lists of images, with the header id,images")
+    asked, there = load_manifest(queries, progress), load_manifest(index, progress)
+    positions = require_positions(manifest_positions(asked, are_needed=True), str(queries), "within")
+    rows = PlacedRows(require_positions(manifest_positions(there), str(index), "within"))
+    require_near(positions, rows, asked.image_id, (str(queries), str(index)), within_m)
+    near: list[list[str]] = [[] for _ in range(len(asked))]
+    for query, row in rows.pairs(positions, within_m):
+        for at, image_id in zip(query.tolist(), there.image_id[row], strict=True):
+            near[at].append(image_id)
+    usage = np.full(len(asked), "Public", dtype=object) if asked.usage is None else asked.usage
+    truth = RetrievalSolution(str(queries), asked.image_id[:], object_array([tuple(one) for one in near]), usage)
+    if ignore_unknown:
+        known = set(asked.image_id)
+        answers = answers.select(np.array([image_id in known for image_id in answers.image_id], dtype=np.bool_))
+    _require_images(answers, set(there.image_id), str(index))
+    has_place = object_array([bool(one) for one in near]).astype(np.bool_)
+    found = score(answers, truth)
+    return {half: _of_places(answers, truth, np.isin(usage.astype(str), HALVES[half]), has_place) for half in found}
+
+
+def _of_places(
+    answers: RetrievalSubmission, truth: RetrievalSolution, kept: BoolArray, has_place: BoolArray
+) -> PlaceScores:
+    from index.evaluate.places import RECALL_AT, recall_at_k
+
+    plain = _retrieval(answers, truth, kept & has_place)
+    first = dict(zip(answers.image_id, answers.images, strict=True))
+    pairs = zip(truth.image_id[kept & has_place], truth.images[kept & has_place], strict=True)
+    right = [[image in set(true) for image in first.get(name, ())[: max(RECALL_AT)]] for name, true in pairs]
+    rank = np.array([one.index(True) + 1 if True in one else 0 for one in right], dtype=np.int64)
+    return PlaceScores(
+        **asdict(plain),
+        recall_at={str(k): recall_at_k(rank, k) for k in RECALL_AT},
+        n_without_place=int((kept & ~has_place).sum()),
+    )
+
+
+def _require_images(answers: RetrievalSubmission, known: set[str], index: str) -> None:
+    """Raises LmrError for a list that holds an image that the index lacks."""
+    for line, images in zip(answers.line, answers.images, strict=True):
+        if unknown := [image for image in images if image not in known]:
+            raise LmrError(f"{answers.source}:{line}: {unknown[0]} is not in {index}; give the manifest of the index")
 
 
 def score_files(

@@ -154,3 +154,19 @@ def test_the_report_of_an_evaluation_by_distance_shows_it_as_places(tmp_path: Pa
     text = (tmp_path / "report.html").read_text()
     assert "<h2>As places</h2>" in text
     assert "within 25 m: recall @1 " in text
+
+
+def test_lists_of_images_are_scored_by_where_these_were_taken(tmp_path: Path) -> None:
+    lists = write_csv(tmp_path / "lists.csv", "id,images", ["0-3,0-0 1-0", "1-3,0-0 0-1 1-0", "2-3,0-0", "far,0-0"])
+    asked = ("score", lists, "queries.csv", "--within", "25m", "--index", "database.csv")
+    content = json.loads(done(*asked, "--json").stdout)["All"]
+    assert (content["n_queries"], content["n_without_place"]) == (8, 1)
+    assert content["recall_at"] == {"1": 1 / 8, "5": 2 / 8, "10": 2 / 8, "20": 2 / 8}
+    assert content["map_at_100"] == pytest.approx((1 / 3 + 1 / 9) / 8)
+    write_csv(lists, "id,images", ["0-3,0-0 9-9"])
+    assert refused(*asked) == f"{lists}:2: 9-9 is not in database.csv; give the manifest of the index"
+    write_csv(lists, "id,landmarks", ["0-3,a 0.5"])
+    assert refused(*asked) == f"{lists} names landmarks; --within scores lists of images, with the header id,images"
+    assert refused(*asked[:-2]) == (
+        "--within and --index go together: a distance, and the manifest of the index's images"
+    )
