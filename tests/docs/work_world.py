@@ -39,7 +39,7 @@ def make_shop(folder: Path) -> None:
             save_view(folder / "images" / f"{image_id}.jpg", int(number), rng)
         return [(image_id, number, f"{19 + int(number) % 7}.90") for image_id, number in rows]
 
-    header = ("id", "landmark_id", "price")
+    header = ("photo", "number", "price")
     sold = range(len(PRODUCTS))
     products = shoot("shop", sold, 5)
     write_table(folder / "products.csv", [header, *products])
@@ -49,8 +49,8 @@ def make_shop(folder: Path) -> None:
     for i, (image_id, _) in enumerate(hands):
         save_view(folder / "images" / f"{image_id}.jpg", 300 + i, rng)
     asked = [row[:2] for row in shoot("counter", range(len(PRODUCTS) + 2), 3)]
-    write_table(folder / "counter.csv", [("id", "landmark_id"), *asked[:-6], *hands])
-    write_table(folder / "counter-49.csv", [("id", "landmark_id"), *asked[3:], *hands])
+    write_table(folder / "counter.csv", [("photo", "number"), *asked[:-6], *hands])
+    write_table(folder / "counter-49.csv", [("photo", "number"), *asked[3:], *hands])
     names = [(str(4000 + i), name) for i, name in enumerate((*PRODUCTS, "jug", "plate"))]
     write_table(folder / "names.csv", [("landmark_id", "category"), *names])
     save_view(folder / "phone.jpg", 4001, rng)
@@ -147,6 +147,7 @@ def check_archive(folder: Path) -> None:
 def check_shop(folder: Path) -> None:
     """The index has the products of the week and not those that are gone."""
     rows = lmr.open_index(folder / "landmarks").folder.rows
+    assert set(rows.columns["price"]) == {"19.90", "20.90", "23.90", "24.90", "25.90"}
     sold = {rows.landmarks[code] for code in rows.landmark}
     assert sold == {"4001", "4002", "4003", "4004", "4005"}
 
