@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from index.calibrate.config import CalibrationSettings
-from index.calibrate.fit import calibrate, held_out_queries, leave_one_out_evidence
+from index.calibrate.fit import calibrate, held_out_queries, leave_one_out
 from index.calibrate.selection import NONE, Contest, Grid, Judge, Tuned, answered, make_folds, tune
 from index.calibration import Calibration, Origin
 from index.evaluate.result import evaluate_left_out
@@ -157,8 +157,7 @@ def ways(folder: IndexFolder, held_out: Descriptors) -> dict[str, Way]:
     """The calibrations of the same held-out queries."""
     queries, _ = held_out_queries(folder, held_out, queries_of(held_out))
     origin = Origin(held_out.source, folder.fingerprint, folder.info.inputs_digest)
-    evidence = leave_one_out_evidence(folder, 0)
-    ours = calibrate(queries, origin, CalibrationSettings(), evidence=evidence)
+    ours = calibrate(queries, origin, CalibrationSettings(), further=leave_one_out(folder, 0))
     alone = calibrate(queries, origin, CalibrationSettings())
     default = calibrate(queries, origin, CalibrationSettings(), Grid((20,), (0.05,), (0.5,), (0.0,)))
     best, held = best_of_grid(queries)
@@ -263,7 +262,7 @@ def whole(train: Descriptors, val: Descriptors, background: Descriptors) -> dict
         queries, _ = held_out_queries(folder, val, queries_of(val))
         origin = Origin(val.source, folder.fingerprint, folder.info.inputs_digest)
         began = time.process_time()
-        ours = calibrate(queries, origin, CalibrationSettings(), evidence=leave_one_out_evidence(folder, 0))
+        ours = calibrate(queries, origin, CalibrationSettings(), further=leave_one_out(folder, 0))
         seconds = time.process_time() - began
         _, held = best_of_grid(queries)
         found = sweep(held)

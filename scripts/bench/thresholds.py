@@ -24,7 +24,7 @@ import numpy as np
 from calibrate import Drawn, build, mean, pooled, select
 
 from index.calibrate.config import CalibrationSettings
-from index.calibrate.fit import calibrate, held_out_queries, leave_one_out_evidence
+from index.calibrate.fit import calibrate, held_out_queries, leave_one_out
 from index.calibrate.precision import precision_threshold
 from index.calibrate.selection import Grid, tune
 from index.calibration import Origin
@@ -97,7 +97,7 @@ def one_case(pool: Descriptors, drawn: Drawn) -> Case:
         folder = build(select(pool, drawn.index, "train.h5"), select(pool, drawn.background, "b.h5"), Path(scratch))
         held_out, unseen = select(pool, drawn.held_out, "held-out.h5"), select(pool, drawn.unseen, "unseen.h5")
         queries, _ = held_out_queries(folder, held_out, queries_of(held_out))
-        tuned = tune(queries, Grid(), None, 0, leave_one_out_evidence(folder, 0).queries)
+        tuned = tune(queries, Grid(), None, 0, leave_one_out(folder, 0).queries)
         origin = Origin(held_out.source, folder.fingerprint, folder.info.inputs_digest)
         rule = tuned.rule
         plain = calibrate(queries, origin, CalibrationSettings(), Grid((rule.k,), (rule.tau,), (rule.r,), (rule.beta,)))
