@@ -150,7 +150,7 @@ def test_too_little_memory_for_one_image_says_what_to_lower() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     embedder = TorchEmbedder(tiny_model(), SPEC, CPU)
-    embedder._model = fail  # type: ignore[assignment]
+    embedder._forward = fail  # type: ignore[method-assign, assignment]
     with pytest.raises(LmrError) as caught:
         embedder.describe(np.zeros((2, SIZE, SIZE, 3), np.uint8))
     assert str(caught.value) == (
