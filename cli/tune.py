@@ -68,6 +68,8 @@ def commands(result: "TuneResult") -> Iterator[str]:
             many = list(value) if isinstance(value, tuple) else [value]
             if word in ("manifest", "queries", "stores"):
                 places += many
+            elif value is True:
+                options.append(f"--{word.replace('_', '-')}")
             else:
                 options += [part for one in many for part in (f"--{word.replace('_', '-')}", one)]
         yield command_line("lmr", step.command, *places, *options)

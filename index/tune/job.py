@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from index.tune.spaces import Space
     from retrieval.models.config import DescriptorPart
 
+# Fields of a job of queries that `lmr calibrate` is told too; those of a manifest do not go with its store.
+_OF_MANIFEST = ("images", "columns", "store")
+_OF_CALIBRATION = ("allow_disjoint", "within", "verify", "n_verify_top", "matcher")
+
 
 @dataclass(frozen=True)
 class TuneJob(QueriesJob):
@@ -234,12 +238,16 @@ def _steps(job: TuneJob, space: "Space", usual: "Space") -> tuple[Step, ...]:
     options = {word: value for word, value in space.to_json().items() if word.startswith(("whitening", "dimensions"))}
     if space.whitening == "none":
         options = {"whitening_power": 0}
-    steps.append(Step("build-index", _given(job, stores=inputs.stores, background=inputs.background, **options)))
+    local = job.verify or None
+    steps.append(
+        Step("build-index", _given(job, stores=inputs.stores, background=inputs.background, local=local, **options))
+    )
     settings = {word_of(item): getattr(job.settings, item.name) for item in fields(job.settings)}
     asked = {word: value for word, value in settings.items() if value != asdict(CalibrationSettings())[word]}
-    images = job.images if inputs.queries == job.queries else None
-    asked["within"] = job.within
-    steps.append(Step("calibrate", _given(job, queries=inputs.queries, images=images, **asked)))
+    own = {item.name: item for item in fields(QueriesJob)}
+    for name in _OF_CALIBRATION if inputs.parts else (*_OF_MANIFEST, *_OF_CALIBRATION):
+        asked[word_of(own[name])] = getattr(job, name) or None
+    steps.append(Step("calibrate", _given(job, queries=inputs.queries, **asked)))
     return tuple(steps)
 
 
@@ -276,5 +284,6 @@ def _apply(job: TuneJob, space: "Space", usual: "Space") -> "Calibration":
         part = EmbedRequest(descriptor=cast("DescriptorPart", space.descriptor))
         embed(EmbedJob(path, model=job.model, embedding=part, overwrite=job.overwrite, wait=job.wait, **asked))
     build_index(_build_job(job, space, inputs))
-    own = {item.name: getattr(job, item.name) for item in fields(QueriesJob) if item.name != "overwrite"}
+    left_out = {"overwrite", *(_OF_MANIFEST if inputs.parts else ())}
+    own = {item.name: getattr(job, item.name) for item in fields(QueriesJob) if item.name not in left_out}
     return calibrate(CalibrateJob(inputs.queries, index=job.output, settings=job.settings, **own))

@@ -52,10 +52,10 @@ class Change:
     """A change to an index.
 
     digest: of what is asked for. removed: rows that go, ascending. landmark, landmarks: the labels of all rows of
-    before, as they are to be; image_id, path: their names and places, None = as they are. background: the whole of it,
-    None = as it is. n_moved: rows that keep their label and get another name or place. n_there: images asked for that
-    are there already; n_unlabelled: without a landmark, left out; n_background: that come into the background or go
-    from it.
+    before, as they are to be; image_id, path, columns: their names, places and own columns, None = as they are.
+    background: the whole of it, None = as it is. n_moved: rows that keep their label and get another name or place.
+    n_there: images asked for that are there already; n_unlabelled: without a landmark, left out; n_background: that
+    come into the background or go from it.
     """
 
     kind: Kind
@@ -65,6 +65,7 @@ class Change:
     landmarks: tuple[str, ...]
     image_id: Texts | None = None
     path: Texts | None = None
+    columns: OwnColumns | None = None
     removed: LongArray = field(default_factory=lambda: NONE)
     added: NewRows | None = None
     background: Background | None = None
@@ -87,7 +88,8 @@ class Change:
     @property
     def is_nothing(self) -> bool:
         """True where the index stays as it is."""
-        return not any(self.counts.values()) and self.background is None and not self.local.n_taken
+        has_rows = any(self.counts.values()) or self.columns is not None
+        return not has_rows and self.background is None and not self.local.n_taken
 
 
 def plan_removal(folder: IndexFolder, ids: Sequence[str], source: str) -> Change:

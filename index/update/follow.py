@@ -26,6 +26,7 @@ from index.update.local import LocalChange, local_change
 from retrieval.arrays import BoolArray, LongArray
 from retrieval.data.manifest import Manifest
 from retrieval.errors import LmrError
+from retrieval.own_columns import OwnColumns, join_columns, same_columns
 from retrieval.store.store import Descriptors, open_descriptors
 from retrieval.texts import Texts, equal_pairs, equal_rows
 
@@ -55,7 +56,7 @@ class _Kept:
 
 
 def plan_sync(folder: IndexFolder, now: FolderNow, *, to_background: bool) -> Change:
-    """The rows that come, go, and get another label, name or place.
+    """The rows that come, go, and get another label, name, place or own columns.
 
     Raises LmrError for an image that the index has from elsewhere with another descriptor or label.
     """
@@ -65,6 +66,7 @@ def plan_sync(folder: IndexFolder, now: FolderNow, *, to_background: bool) -> Ch
     kept, stays = _compare(folder, images, now, inside)
     landmark, landmarks = _labels(folder, images, kept)
     image_id, path, is_moved = _names(folder, images, kept)
+    columns = _columns(folder, images, kept)
     relabelled = np.array([*rows.landmarks], dtype=object)[rows.landmark] != np.array(landmarks, dtype=object)[landmark]
     new = np.setdiff1d(np.flatnonzero(images.landmark >= 0), kept.mine)
     local = _local(folder, now, kept, new)
@@ -73,6 +75,7 @@ def plan_sync(folder: IndexFolder, now: FolderNow, *, to_background: bool) -> Ch
         raise LmrError(f"{folder.path} would have no image left; give the folder that holds its images")
     removed, n_relabelled = np.flatnonzero(~stays), int((relabelled & stays).sum())
     asked = [removed, kept.there, images.image_id.select(kept.mine), images.path.select(kept.mine), landmarks, landmark]
+    asked += [] if columns is None else [dict(columns)]
     return Change(
         kind="sync",
         sources=(str(now.root),),
@@ -81,6 +84,7 @@ def plan_sync(folder: IndexFolder, now: FolderNow, *, to_background: bool) -> Ch
         landmarks=landmarks,
         image_id=image_id,
         path=path,
+        columns=columns,
         removed=removed,
         added=new_rows(folder, [images], [new], background or folder.background) if len(new) else None,
         background=background,
@@ -157,12 +161,26 @@ def _labels(folder: IndexFolder, images: Images, kept: _Kept) -> tuple[np.ndarra
 
 def _names(folder: IndexFolder, images: Images, kept: _Kept) -> tuple[Texts, Texts, BoolArray]:
     """image_id and path of all rows as they are to be, and (n,) where one of them changes."""
-    rows = folder.rows
-    where = np.arange(len(rows))
-    where[kept.there] = len(rows) + kept.mine
+    rows, where = folder.rows, _places(folder, kept)
     image_id = Texts.joined([rows.image_id, images.image_id]).select(where)
     path = Texts.joined([rows.path, images.path]).select(where)
     return image_id, path, ~(equal_rows(image_id, rows.image_id) & equal_rows(path, rows.path))
+
+
+def _columns(folder: IndexFolder, images: Images, kept: _Kept) -> OwnColumns | None:
+    """Own columns of all rows as they are to be, None = as they are; those that the images do not have stay."""
+    rows, where = folder.rows, _places(folder, kept)
+    both = join_columns([(rows.columns, len(rows)), (images.columns, len(images.image_id))])
+    changed = {name: both[name].select(where) for name in images.columns}
+    found = {**rows.columns, **changed}
+    return None if same_columns(found, rows.columns) else found
+
+
+def _places(folder: IndexFolder, kept: _Kept) -> LongArray:
+    """(n,) where each row gets its texts from: rows of the index, and behind them the images."""
+    where = np.arange(len(folder.rows))
+    where[kept.there] = len(where) + kept.mine
+    return where
 
 
 def _local(folder: IndexFolder, now: FolderNow, kept: _Kept, new: LongArray) -> LocalChange:

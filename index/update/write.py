@@ -200,7 +200,7 @@ def _write_rows(folder: IndexFolder, change: Change, kept: BoolArray, target: Pa
     stays = np.flatnonzero(kept)
     image_id = [(rows.image_id if change.image_id is None else change.image_id).select(stays)]
     path = [(rows.path if change.path is None else change.path).select(stays)]
-    columns = [(select_columns(rows.columns, stays), len(stays))]
+    columns = [(select_columns(rows.columns if change.columns is None else change.columns, stays), len(stays))]
     if added is not None:
         parts.append((added.landmark, added.landmarks))
         image_id.append(added.image_id)

@@ -162,8 +162,8 @@ def adapt_whole(
     """
     from retrieval.embed.fill import FillReport, info_of
     from retrieval.embed.load import plan_adapter, plan_part
-    from retrieval.store.join import adapt_store, is_adapted
-    from retrieval.store.store import UNREADABLE, partial_path, read_store_info, require_finished
+    from retrieval.store.join import adapt_store, is_adapted, renew_columns
+    from retrieval.store.store import UNREADABLE, open_descriptors, partial_path, read_store_info, require_finished
 
     if output.resolve() == source.resolve():
         raise LmrError(f"`output` {output} is the store that is adapted; give another file name")
@@ -174,7 +174,7 @@ def adapt_whole(
     else:
         card, adapt = plan_part(model, given, source, part)
     assert card.d is not None
-    info = info_of(card, given.manifest_digest, dtype, card.d, given.shard)
+    info = info_of(card, given.manifest_digest, dtype, card.d, given.shard, given.mapped)
     places = [] if overwrite else [place for place in (output, partial_path(output)) if place.exists()]
     for place in places:
         if difference := read_store_info(place)[0].difference(info):
@@ -182,7 +182,9 @@ def adapt_whole(
     is_there = bool(places) and places[0] == output
     if is_there and not is_adapted(source, output, adapt):
         raise LmrError(f"{output} holds other descriptors; give `overwrite` or another file name")
-    if not is_there:
+    if is_there:
+        renew_columns(output, open_descriptors(source).columns, job.progress)
+    else:
         adapt_store(source, output, info, adapt, progress=job.progress)
     n_unreadable = int((state == UNREADABLE).sum())
     return FillReport("unchanged" if is_there else "made", len(state), n_unreadable)

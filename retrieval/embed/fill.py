@@ -24,7 +24,7 @@ from retrieval.progress import SILENT, Progress
 from retrieval.shard import Shard
 from retrieval.stopwatch import Running
 from retrieval.store.changes import Changes, Check, WatchedSource, find_changes
-from retrieval.store.renew import renew_columns
+from retrieval.store.join import renew_columns
 from retrieval.store.store import (
     TODO,
     UNREADABLE,

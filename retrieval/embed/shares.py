@@ -34,9 +34,8 @@ from retrieval.spark.task import Place
 from retrieval.store.changes import Changes
 from retrieval.store.file import PARTIAL, open_store, read_info, require_whole
 from retrieval.store.info import StoreInfo
-from retrieval.store.join import join_stores
+from retrieval.store.join import join_stores, renew_columns
 from retrieval.store.layout import UNREADABLE
-from retrieval.store.renew import renew_columns
 from retrieval.store.store import open_descriptors, partial_path
 
 _COLUMNS = ("image_id", "path", "reason")  # of the table of unreadable images

@@ -1,8 +1,9 @@
-"""Stores made of other stores: that of all rows of those of its shares, and one of the same images by an adapter.
+"""Stores made of other stores: of all rows of its shares, of the same images by an adapter, or with other own columns.
 
-Both are what one run over all images would have made.
+They are what one run over all images would have made.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from retrieval.arrays import FloatArray, IntArray, LongArray, UInt8Array
 from retrieval.errors import LmrError
 from retrieval.files.hdf5 import pack_texts, read_texts
 from retrieval.files.hdf5_digests import Digests
-from retrieval.own_columns import OwnColumns, join_columns, read_columns
+from retrieval.own_columns import OwnColumns, join_columns, read_columns, same_columns
 from retrieval.progress import Progress
 from retrieval.shard import Shard, require_all, require_lengths
 from retrieval.store.file import damage_named, lay_out, open_store
@@ -95,15 +96,18 @@ def join_stores(
     if places and places[0] == output:
         if not _holds(output, parts):
             raise LmrError(f"{output} holds other descriptors; give `overwrite` or another `output`")
+        renew_columns(output, _known_of(parts).own, progress)
         return "unchanged", n
-    if not places:
-        lay_out(partial_path(output), known_of(parts), info)
+    if places:
+        renew_columns(places[0], _known_of(parts).own, progress)
+    else:
+        lay_out(partial_path(output), _known_of(parts), info)
     with resume_store(output) as writer:
         progress.begin("joining", n)
         for part in parts:
             left = np.flatnonzero(writer.state[part.begin : part.begin + len(part.state)] == TODO)
             progress.add(len(part.state) - len(left))
-            copy_rows(part, left, writer, progress)
+            _copy_rows(part, left, writer, progress)
         progress.end()
         writer.finish()
     return "joined", n
@@ -118,7 +122,7 @@ def adapt_store(
     is begun anew. Raises LmrError for descriptors that are not as they were written, and a full disk.
     """
     part = _Part(path, 0, read_store_info(path)[1])
-    lay_out(partial_path(output), known_of([part]), info)
+    lay_out(partial_path(output), _known_of([part]), info)
     with part.open() as store, resume_store(output) as writer:
         progress.begin("adapting", len(part.state), "descriptors")
         for rows in _blocks(part):
@@ -146,6 +150,28 @@ def is_adapted(path: Path, output: Path, adapt: Callable[[FloatArray], FloatArra
             for rows in done
             if len(rows)
         )
+
+
+def renew_columns(path: Path, columns: OwnColumns, progress: Progress) -> bool:
+    """Writes a store anew, finished or not, where its own columns are not these; tells whether it did.
+
+    columns: of its rows. Killed at any moment it leaves the old store or the new one. Raises LmrError where it cannot
+    be written, or is not as it was written.
+    """
+    with open_store(path) as (file, _):
+        if same_columns(read_columns(file, len(file["state"])), columns):
+            return False
+    info, state = read_store_info(path)
+    part, new = _Part(path, 0, state), path.with_name(f"{path.name}.columns")
+    lay_out(partial_path(new), replace(_known_of([part]), own=columns), info)
+    with resume_store(new) as writer:
+        _copy_rows(part, np.flatnonzero(state != TODO), writer, progress)
+        is_finished = not (writer.state == TODO).any()
+        if is_finished:
+            writer.finish()
+    os.replace(new if is_finished else partial_path(new), path)
+    progress.tell(f"{path}: its own columns are those of the manifest now; no picture is embedded again")
+    return True
 
 
 def _in_order(paths: Sequence[Path]) -> tuple[list[_Part], StoreInfo]:
@@ -181,7 +207,7 @@ def shares_of(paths: Sequence[Path], infos: Sequence["StoreInfo | LocalInfo"]) -
     return shares
 
 
-def known_of(parts: Sequence[_Part]) -> Columns:
+def _known_of(parts: Sequence[_Part]) -> Columns:
     """Everything of the rows but descriptors. LmrError where parts know different landmarks, or an image twice."""
     known: tuple[list[str], list[str]] | None = None
     columns: list[list[Texts]] = []
@@ -214,12 +240,7 @@ def known_of(parts: Sequence[_Part]) -> Columns:
     )
 
 
-def whole_store(path: Path, state: UInt8Array) -> _Part:
-    """A store that is copied alone."""
-    return _Part(path, 0, state)
-
-
-def copy_rows(part: _Part, rows: LongArray, writer: StoreWriter, progress: Progress) -> None:
+def _copy_rows(part: _Part, rows: LongArray, writer: StoreWriter, progress: Progress) -> None:
     """Writes rows of a part that are done or unreadable to their places in the whole."""
     with part.open() as store:
         for start in range(0, len(rows), _ROWS):

@@ -11,7 +11,10 @@ from tiny_set import HERE, done, listing, refused, run
 
 import lmr
 from retrieval.models.folder import read_card
+from retrieval.progress import SILENT
+from retrieval.store.join import renew_columns
 from retrieval.store.store import read_store
+from retrieval.texts import Texts
 
 TRAIN = ("train", "train.h5", "--threads", "1", "--device", "cpu", "--epochs", "4")
 
@@ -73,6 +76,17 @@ def test_a_store_that_is_adapted_is_the_one_that_the_images_make(adapted: Path, 
     assert by_images.image_id == without_images.image_id
     assert np.array_equal(by_images.landmark, without_images.landmark)
     np.testing.assert_allclose(without_images.vectors, by_images.vectors, rtol=0, atol=2e-3)
+
+
+def test_own_columns_that_changed_are_taken_into_the_adapted_store(adapted: Path) -> None:
+    given = {"lat": Texts.of(str(i) for i in range(len(read_store("train.h5"))))}
+    renew_columns(Path("train.h5"), given, SILENT)
+    before = read_store("train-adapted.h5")
+    assert before.columns == {}
+    done("embed", "train.h5", "--model", "adapted", "--threads", "1", "--device", "cpu")
+    after = read_store("train-adapted.h5")
+    assert after.columns["lat"] == given["lat"]
+    assert np.array_equal(after.vectors, before.vectors)
 
 
 def test_an_adapted_model_is_taken_like_any_other(adapted: Path, finished_set: Path) -> None:

@@ -6,11 +6,16 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny_set import HERE, cut_short, done, listing, misused, read_rows, refused, write_csv
 
+from retrieval.own_columns import select_columns
+from retrieval.progress import SILENT
 from retrieval.shard import Shard
+from retrieval.store.join import renew_columns
 from retrieval.store.store import read_store, read_store_info
+from retrieval.texts import Texts
 
 
 def embedded(n: int, *words: object) -> list[str]:
@@ -162,6 +167,15 @@ def test_a_join_that_was_stopped_goes_on(tiny_set, monkeypatch):
     done("join", *parts, "--output", "j.h5")
     assert Path("j.h5").read_bytes() == Path("train.h5").read_bytes()
     assert not Path("j.h5.partial").exists()
+
+
+def test_own_columns_of_the_shares_that_changed_are_those_of_the_whole(tiny_set):
+    shares, whole = embedded(2), {"lat": Texts.of(map(str, range(44)))}
+    done("join", *shares, "--output", "joined.h5")
+    for share, rows in zip(shares, np.split(np.arange(44), [len(read_store_info(shares[0])[1])]), strict=True):
+        renew_columns(Path(share), select_columns(whole, rows), SILENT)
+    done("join", *shares, "--output", "joined.h5")
+    assert read_store("joined.h5").columns["lat"] == whole["lat"]
 
 
 def test_an_unfinished_share_is_not_joined(tiny_set):

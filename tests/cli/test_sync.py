@@ -5,9 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny_set import HERE, done, image, n_file_operations, run_and_die
+from tiny_set import HERE, done, image, n_file_operations, run_and_die, write_csv
 
 import lmr
+from index.folder.rows import read_rows
 from retrieval.store.store import read_store
 
 
@@ -209,3 +210,19 @@ def test_an_index_in_shards_follows_its_folder_as_one_without_does(photos, kind)
         told[n_shards] = (sorted(rows()), answer["landmark_id"], [one["image_id"] for one in answer["neighbours"][:2]])
     assert told[3] == told[1]
     assert told[3][2][0].endswith("new-1")
+
+
+def test_own_columns_that_changed_are_those_of_the_rows_that_stay(photos):
+    manifest = Path("own.csv")
+    table = [line.split(",") for line in Path("train.csv").read_text().splitlines()[1:]]
+    lines = [f"{image_id},{label},{i}.5" for i, (image_id, label) in enumerate(table)]
+    write_csv(manifest, "id,landmark_id,lat", lines)
+    done("embed", "own.csv", *HERE)
+    done("build-index", "own.h5", "--device", "cpu", "--whitening-power", "0", "--overwrite")
+    assert "nothing to do" in done("sync", "own.csv", *HERE).stdout
+    write_csv(manifest, "id,landmark_id,lat", [line.replace(".5", ".25") for line in lines])
+    done("sync", "own.csv", *HERE)
+    found = read_rows(Path("landmarks/rows.h5"))
+    at = {image_id: i for i, (image_id, _) in enumerate(table)}
+    assert found.columns["lat"].tolist() == [f"{at[image_id]}.25" for image_id in found.image_id]
+    assert "nothing to do" in done("sync", "own.csv", *HERE).stdout

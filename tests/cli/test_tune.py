@@ -93,6 +93,22 @@ def test_a_part_is_tuned_applied_and_spelt_as_commands(both, monkeypatch):
     done("query", "images/test-arch-0.jpg", "--index", "tuned", *HERE)
 
 
+def test_a_mapping_of_the_queries_is_used_and_spelt_where_a_manifest_is_asked(both, monkeypatch):
+    rows = Path("val.csv").read_text().splitlines()
+    write_csv(Path("shown.csv"), "id,what,kind", rows[1:])
+    mapped = ("--column", "landmark_id=what")
+    words = ("tune", "shown.csv", "wide.h5", "--model", "wide", *mapped, "--store", "seen.h5", *QUICK)
+    *_, command = json.loads(done(*words, "--json").stdout)["commands"]
+    assert command == "lmr calibrate shown.csv --column landmark_id=what --store seen.h5"
+    chosen = Space("pooled", "none", 0.0, 0, background=True)
+    monkeypatch.setattr(spaces, "spaces_of", lambda _: [Space("both", "pca", 0.5, 43, background=True), chosen])
+    monkeypatch.setattr(rounds.Judged, "best_setting", lambda *_: rounds.Setting(chosen, VoteRule()))
+    monkeypatch.setattr(rounds, "difference", lambda *_: (0.5, 0.1))
+    content = json.loads(done(*words, "--apply", "--output", "tuned", "--json").stdout)
+    assert content["commands"][-1] == "lmr calibrate seen-pooled.h5 --index tuned"
+    assert read_store("seen-pooled.h5").info.mapped == ("landmark_id=what",)
+
+
 def test_what_is_not_of_both_has_no_parts(tiny_set):
     assert refused("embed", "val.h5", "--descriptor", "neck") == (
         "--descriptor neck: val.h5 does not hold neck and pooled features; give a manifest"

@@ -12,9 +12,8 @@ from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.own_columns import OwnColumns, digest_of_columns, join_columns, row_columns, same_columns
 from retrieval.progress import SILENT
 from retrieval.shard import Shard
-from retrieval.store.join import join_stores
+from retrieval.store.join import join_stores, renew_columns
 from retrieval.store.layout import ImageFacts
-from retrieval.store.renew import renew_columns
 from retrieval.store.store import (
     DONE,
     TODO,
