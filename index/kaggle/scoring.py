@@ -105,12 +105,21 @@ def score_places(
     usage = np.full(len(asked), "Public", dtype=object) if asked.usage is None else asked.usage
     truth = RetrievalSolution(str(queries), asked.image_id[:], object_array([tuple(one) for one in near]), usage)
     if ignore_unknown:
-        known = set(asked.image_id)
-        answers = answers.select(np.array([image_id in known for image_id in answers.image_id], dtype=np.bool_))
+        unknown = _unknown(answers, truth)
+        answers = answers.select(~unknown)
+        _tell_left_out(int(unknown.sum()), queries, progress)
     _require_images(answers, set(there.image_id), str(index))
-    has_place = object_array([bool(one) for one in near]).astype(np.bool_)
-    found = score(answers, truth)
-    return {half: _of_places(answers, truth, np.isin(usage.astype(str), HALVES[half]), has_place) for half in found}
+    has_place = np.array([bool(one) for one in near], dtype=np.bool_)
+    found: dict[Half, PlaceScores] = {}
+    for half in score(answers, truth):
+        kept = np.isin(usage.astype(str), HALVES[half])
+        if (kept & has_place).any():
+            found[half] = _of_places(answers, truth, kept, has_place)
+        else:
+            progress.warn(f"{half} is not scored: none of its queries lies within {within} of a picture of {index}")
+    if "All" not in found:
+        raise LmrError(f"{queries}: no Public or Private query lies within {within} of a picture of {index}")
+    return found
 
 
 def _of_places(
@@ -121,7 +130,8 @@ def _of_places(
     plain = _retrieval(answers, truth, kept & has_place)
     first = dict(zip(answers.image_id, answers.images, strict=True))
     pairs = zip(truth.image_id[kept & has_place], truth.images[kept & has_place], strict=True)
-    right = [[image in set(true) for image in first.get(name, ())[: max(RECALL_AT)]] for name, true in pairs]
+    there = ((first.get(name, ())[: max(RECALL_AT)], set(true)) for name, true in pairs)
+    right = [[image in true for image in images] for images, true in there]
     rank = np.array([one.index(True) + 1 if True in one else 0 for one in right], dtype=np.int64)
     return PlaceScores(
         **asdict(plain),
@@ -144,10 +154,7 @@ def score_files(
     answers, truth = read_submission(submission, progress), read_solution(solution, progress)
     if ignore_unknown:
         answers, n_unknown = without_unknown(answers, truth)
-        if n_unknown:
-            progress.warn(
-                f"left out: {counted(n_unknown, 'id')} that {agreeing(n_unknown, 'is', 'are')} not in {solution}"
-            )
+        _tell_left_out(n_unknown, solution, progress)
     if not allow_disjoint:
         require_common_labels(answers, truth)
     return score(answers, truth)
@@ -199,6 +206,11 @@ def without_unknown(submission: Submission, solution: Solution) -> tuple[Submiss
     """
     unknown = _unknown(submission, solution)
     return submission.select(~unknown), int(unknown.sum())
+
+
+def _tell_left_out(n: int, solution: Path, progress: Progress) -> None:
+    if n:
+        progress.warn(f"left out: {counted(n, 'id')} that {agreeing(n, 'is', 'are')} not in {solution}")
 
 
 def _unknown(submission: Submission, solution: Solution) -> BoolArray:

@@ -163,6 +163,9 @@ def test_lists_of_images_are_scored_by_where_these_were_taken(tmp_path: Path) ->
     assert (content["n_queries"], content["n_without_place"]) == (8, 1)
     assert content["recall_at"] == {"1": 1 / 8, "5": 2 / 8, "10": 2 / 8, "20": 2 / 8}
     assert content["map_at_100"] == pytest.approx((1 / 3 + 1 / 9) / 8)
+    write_csv(lists, "id,images", ["0-3,0-0", "no,0-0"])
+    result = run(*asked, "--ignore-unknown")
+    assert "left out: 1 id that is not in queries.csv" in result.stderr
     write_csv(lists, "id,images", ["0-3,0-0 9-9"])
     assert refused(*asked) == f"{lists}:2: 9-9 is not in database.csv; give the manifest of the index"
     write_csv(lists, "id,landmarks", ["0-3,a 0.5"])
@@ -170,3 +173,15 @@ def test_lists_of_images_are_scored_by_where_these_were_taken(tmp_path: Path) ->
     assert refused(*asked[:-2]) == (
         "--within and --index go together: a distance, and the manifest of the index's images"
     )
+
+
+def test_a_half_without_a_query_near_a_picture_is_not_scored(tmp_path: Path) -> None:
+    lists = write_csv(tmp_path / "lists.csv", "id,images", ["near,0-0", "far,0-0"])
+    header, rows = "id,landmarks,lat,lon,Usage", ["near,x,48.8584,2.2945,Public", "far,y,35,139,Private"]
+    asked = ("score", lists, queries := tmp_path / "asked.csv", "--within", "25m", "--index", "database.csv")
+    write_csv(queries, header, rows)
+    result = run(*asked, "--json")
+    assert list(json.loads(result.stdout)) == ["All", "Public"]
+    assert "Private is not scored: none of its queries lies within 25m of a picture of database.csv\n" in result.stderr
+    write_csv(queries, header, [rows[0].replace("Public", "Ignored"), rows[1]])
+    assert refused(*asked) == f"{queries}: no Public or Private query lies within 25m of a picture of database.csv"
