@@ -35,8 +35,8 @@ def command(as_json: bool, report: Path | None, **words: Any) -> None:
     the others. The defaults of lmr build-index stay where nothing gains more than its standard error.
 
     The output ends with the commands that build the chosen index; --apply runs them. It stops trying after --minutes;
-    --tries N tries the same on every machine, and gives the same result to the bit. Of more than 20,000 rows, or 2,000
-    queries of a kind, a part is drawn by --seed.
+    --tries N tries the same on every machine, and on one gives the same result to the bit. Of more than 20,000 rows, or
+    2,000 queries of a kind, a part is drawn by --seed.
 
     \b
     Example:

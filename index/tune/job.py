@@ -44,7 +44,7 @@ class TuneJob(QueriesJob):
         None,
         low=1,
         default_text="as many as there is time for",
-        help="Settings to try, however long that takes: the same number and seed give the same result to the bit.",
+        help="Settings to try, however long that takes: the same number and seed give the same again on one machine.",
     )
     apply: bool = option(False, help="Build the index with what is chosen, and calibrate it on the queries.")
     output: Path = option(INDEX_FOLDER, help="Index folder that `apply` builds.")

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from retrieval.progress import SILENT
 from retrieval.store.join import renew_columns
 from retrieval.store.store import read_store
 from retrieval.texts import Texts
+from retrieval.train.stored.rows import content_of
 
 TRAIN = ("train", "train.h5", "--threads", "1", "--device", "cpu", "--epochs", "4")
 
@@ -87,6 +89,15 @@ def test_own_columns_that_changed_are_taken_into_the_adapted_store(adapted: Path
     after = read_store("train-adapted.h5")
     assert after.columns["lat"] == given["lat"]
     assert np.array_equal(after.vectors, before.vectors)
+
+
+def test_a_store_without_digests_is_another_one_with_other_labels(adapted: Path) -> None:
+    store = read_store("train.h5")
+    relabelled = replace(store, landmark=np.roll(store.landmark, 1))
+    renamed = replace(store, landmarks=tuple(f"{name}-1" for name in store.landmarks))
+    assert not hasattr(store.vectors, "digests")
+    assert len({content_of(one) for one in (store, relabelled, renamed)}) == 3
+    assert content_of(replace(store)) == content_of(store)
 
 
 def test_an_adapted_model_is_taken_like_any_other(adapted: Path, finished_set: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from retrieval.arrays import FloatArray, IntArray, LongArray, read_only, row_numbers
 from retrieval.errors import LmrError, UnreadableError
+from retrieval.files.digest import update_json
 from retrieval.models.seen import record_seen
 from retrieval.progress import Progress
 from retrieval.store.store import Descriptors, open_descriptors
@@ -112,7 +113,10 @@ def content_of(store: Descriptors) -> str:
     vectors = store.vectors
     if isinstance(vectors, StoredVectors) and vectors.digests is not None:
         return f"{store.info.fingerprint} {vectors.digests.identity}"
-    return store.digest
+    total = hashlib.sha256(store.digest.encode())
+    total.update(store.landmark.tobytes())
+    update_json(total, [Texts.of(store.landmarks)])
+    return total.hexdigest()
 
 
 def _without_rare(store: Descriptors, rule: "BalanceConfig") -> IntArray:
