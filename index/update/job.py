@@ -202,6 +202,8 @@ def change_folder(job: ChangingJob, plan: "Callable[[IndexFolder], Change]", dig
         n_workers = max(1, count_workers(job.workers, job.progress))
         with replacing_folder(job.index) as target:
             info = write_changed(folder, change, target, Writing(n_workers, job.progress))
+    if change.columns is not None:
+        job.progress.tell(f"{job.index}: own columns of its images are those of the manifest now")
     told = _lost_recall(job.index, info)
     if change.added is not None:
         told += tell_unwhitened(job.index, info, folder.whitening)
