@@ -10,7 +10,7 @@ function does not have, LmrError for a value that cannot be.
 'arch'
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
@@ -644,26 +644,32 @@ def score(
     allow_disjoint: bool = False,
     within: str | None = None,
     index: str | Path | None = None,
+    column: Iterable[str] | Mapping[str, str] = (),
     progress: Progress = PYTHON_WARNINGS,
 ) -> "Scores":
     """Scores a submission file against a solution file: the metrics of `All`, and of `Public` and `Private`.
 
     ignore_unknown: leave out ids that the solution lacks. allow_disjoint: go on where their labels have nothing in
     common. within, index: a distance and the manifest of the index's images, where images so near a query are right;
-    the solution is then a manifest with coordinates. Raises LmrError for files that are not these, or that do not fit.
+    the solution is then a manifest with coordinates. column: what holds what in both manifests, as `lat=y`. Raises
+    LmrError for files that are not these, or that do not fit.
 
     >>> scores = lmr.score("submission.csv", "solution.csv")
     >>> scores["All"].gap > 0.5
     True
     """
     from index.kaggle.scoring import score_files, score_places
+    from retrieval.data.header.mapping import parse_columns
     from retrieval.errors import LmrError
 
+    names = parse_columns(column)
     if within is not None and index is not None:
-        how: dict[str, Any] = {"ignore_unknown": ignore_unknown, "progress": progress}
+        how: dict[str, Any] = {"names": names, "ignore_unknown": ignore_unknown, "progress": progress}
         return score_places(Path(submission), Path(solution), Path(index), within, **how)
     if within is not None or index is not None:
         raise LmrError("`within` and `index` go together: a distance, and the manifest of the index's images")
+    if names.told:
+        raise LmrError("`column` goes with `within`: it says where manifests have coordinates; submissions have none")
     return score_files(
         Path(submission),
         Path(solution),

@@ -29,6 +29,12 @@ from cli.terminal import say_result
     "queries with lat and lon.",
 )
 @click.option("--index", type=click.Path(path_type=Path), help="Manifest of the index's images, with lat and lon.")
+@click.option(
+    "--column",
+    multiple=True,
+    metavar="ROLE=NAME",
+    help="With --within: column of these manifests that holds the image_id, lat or lon, as in lat=y. Repeat it.",
+)
 def command(
     submission: Path,
     solution: Path,
@@ -37,6 +43,7 @@ def command(
     allow_disjoint: bool,
     within: str | None,
     index: Path | None,
+    column: tuple[str, ...],
 ) -> None:
     """Score SUBMISSION against SOLUTION.
 
@@ -60,6 +67,7 @@ def command(
             allow_disjoint=allow_disjoint,
             within=within,
             index=index,
+            column=column,
             progress=progress,
         )
     content = {str(half): asdict(metrics) for half, metrics in scores.items()}

@@ -19,6 +19,7 @@ from index.kaggle.submission import (
 )
 from index.metrics import LIST_LENGTH, first_hit_position, gap, list_hits, map_at_100, precision_at_k
 from retrieval.arrays import BoolArray, LongArray, object_array
+from retrieval.data.header.mapping import BY_HEADER, ColumnMap
 from retrieval.data.labels import require_meeting
 from retrieval.errors import LmrError
 from retrieval.progress import Progress
@@ -79,12 +80,20 @@ Scores = dict[Half, RecognitionScores] | dict[Half, RetrievalScores] | dict[Half
 
 
 def score_places(
-    submission: Path, queries: Path, index: Path, within: str, *, ignore_unknown: bool, progress: Progress
+    submission: Path,
+    queries: Path,
+    index: Path,
+    within: str,
+    *,
+    names: ColumnMap = BY_HEADER,
+    ignore_unknown: bool,
+    progress: Progress,
 ) -> dict[Half, PlaceScores]:
     """Scores lists of images: those of the index that were taken so near a query are right.
 
-    queries, index: manifests with coordinates; the first may have a Usage. Raises LmrError as `score`, for a submission
-    of landmarks, for lists with an image that the index lacks, and where positions cannot be used.
+    queries, index: manifests with coordinates; the first may have a Usage. names: of their columns. Raises LmrError as
+    `score`, for a submission of landmarks, for lists with an image that the index lacks, and where positions cannot be
+    used.
     """
     from index.evaluate.places import PlacedRows, require_near
     from retrieval.data.overview import load_manifest
@@ -94,7 +103,7 @@ def score_places(
     answers = read_submission(submission, progress)
     if not isinstance(answers, RetrievalSubmission):
         raise LmrError(f"{submission} names landmarks; `within` scores lists of images, with the header id,images")
-    asked, there = load_manifest(queries, progress), load_manifest(index, progress)
+    asked, there = load_manifest(queries, progress, names), load_manifest(index, progress, names.of_others())
     positions = require_positions(manifest_positions(asked, are_needed=True), str(queries), "within")
     rows = PlacedRows(require_positions(manifest_positions(there), str(index), "within"))
     require_near(positions, rows, asked.image_id, (str(queries), str(index)), within_m)

@@ -103,7 +103,7 @@ def recognise(header: Sequence[str], source: str, images: AbstractSet[str] = fro
     if file_format != "pictures":
         return Layout(file_format, columns, ignored)
     _refuse_unknown_labels(columns, ignored, source)
-    return _pictures(header, columns, images, tuple(_taken(header, columns)))
+    return _pictures(header, columns, images, tuple(_taken(header, columns)), source=source)
 
 
 def recognise_manifest(
@@ -148,7 +148,7 @@ def _mapped_layout(
         meant, how = _meant(name, images)
         is_free = meant in said or meant not in PICTURE_ROLES
         renamed = {"own": meant in said | _OTHER_FORMATS, "alias": meant in left_out, "near": is_free, "": False}
-        if renamed[how]:
+        if renamed[how] or COORDINATES.get(key_of(name)) in said:
             names[at] = f"{name}_"  # so that it says the same where lmr has written it
         if how and is_free:
             known[at] = _PASSED_OVER
@@ -160,12 +160,13 @@ def _mapped_layout(
     if not columns.keys() & {"image_id", "path", "content"}:
         raise LmrError(f"{source}: no column is known to name the images; give `column` image_id=NAME or path=NAME")
     if not said & _LABELS:
-        _refuse_unknown_labels(columns, ignored, source)
+        placed = [role for role, at in places.items() if role in DEGREES and at is not None]
+        _refuse_unknown_labels(columns, [*ignored, *placed], source)
     taken = [(header[at], role) for role, at in places.items() if at is not None and header[at] != role]
     taken += _taken(known, columns)
     if (place := places.get("name")) is not None:
         columns["name"] = place
-    return _pictures(header, columns, images, tuple(taken), names, mapped)
+    return _pictures(header, columns, images, tuple(taken), names, mapped, source=source)
 
 
 def _meant(name: str, images: AbstractSet[str]) -> tuple[str, Literal["own", "alias", "near", ""]]:
@@ -185,9 +186,11 @@ def _pictures(
     taken: tuple[tuple[str, str], ...],
     names: Mapping[int, str] = MappingProxyType({}),
     mapped: tuple[str, ...] = (),
+    *,
+    source: str,
 ) -> Layout:
     """The layout of a table of images, with a user's own columns. names: of these, where they are not the header's."""
-    own = _own(header, columns, images, names)
+    own = _own(header, columns, images, names, source)
     held = {at: role for role, at in columns.items()}
     kept = {at for _, at in own}
     left = [name for at, name in enumerate(header) if at not in kept and _is_left(name, held.get(at))]
@@ -259,19 +262,39 @@ def _columns(header: Sequence[str], source: str, images: AbstractSet[str]) -> tu
 
 
 def _own(
-    header: Sequence[str], columns: Mapping[str, int], images: AbstractSet[str], names: Mapping[int, str]
+    header: Sequence[str], columns: Mapping[str, int], images: AbstractSet[str], names: Mapping[int, str], source: str
 ) -> tuple[tuple[str, int], ...]:
     """The columns that lmr has no use for: names and positions, coordinates by their one name."""
     used = {at for role, at in columns.items() if role in PICTURE_ROLES}
     own = {name: at for at, name in names.items() if at not in used}
+    own |= _coordinates(header, used | set(own.values()), own.keys(), source)
     for at, name in enumerate(header):
         key = key_of(name)
         if at in used or at in own.values() or name in images or key in NOBODYS or ROW_NUMBERS.fullmatch(key):
             continue
-        meant = COORDINATES.get(key, name)
-        own.setdefault(name if meant in own else meant, at)
+        own[f"{name}_" if name in own else name] = at
     in_order = sorted(own.items(), key=lambda item: item[1])
     return tuple(in_order[:_MOST_OWN])
+
+
+def _coordinates(header: Sequence[str], used: AbstractSet[int], told: AbstractSet[str], source: str) -> dict[str, int]:
+    """Columns of coordinates by their one name, unless that is told; one that is called so goes before other names.
+
+    Raises LmrError where two may be meant.
+    """
+    found: dict[str, int] = {}
+    for meant in (name for name in DEGREES if name not in told):
+        keys = {at: key_of(name) for at, name in enumerate(header) if at not in used}
+        places = [at for at, key in keys.items() if COORDINATES.get(key) == meant]
+        places = [at for at in places if keys[at] == meant] or places
+        if len(places) > 1:
+            one, other = header[places[0]], header[places[1]]
+            raise LmrError(
+                f"{source}: the columns {one} and {other} may both be the {meant}; "
+                f"name the right one {meant}, or give `column` {meant}={one}"
+            )
+        found.update((meant, at) for at in places)
+    return found
 
 
 def _is_left(name: str, role: str | None) -> bool:

@@ -173,6 +173,14 @@ def test_lists_of_images_are_scored_by_where_these_were_taken(tmp_path: Path) ->
     assert refused(*asked[:-2]) == (
         "--within and --index go together: a distance, and the manifest of the index's images"
     )
+    named = write_csv(tmp_path / "named.csv", "id,y,x,seen", ["0-3,48.8584,2.2945,by whom"])
+    there = write_csv(tmp_path / "there.csv", "id,y,x", ["0-0,48.8584,2.2945", "far,0,0"])
+    write_csv(lists, "id,images", ["0-3,far 0-0"])
+    asked = ("score", lists, named, "--within", "25m", "--index", there, "--column", "lat=y", "--column", "lon=x")
+    assert json.loads(done(*asked, "--json").stdout)["All"]["map_at_100"] == 0.5
+    assert refused("score", lists, lists, "--column", "lat=y") == (
+        "--column goes with --within: it says where manifests have coordinates; submissions have none"
+    )
 
 
 def test_a_half_without_a_query_near_a_picture_is_not_scored(tmp_path: Path) -> None:

@@ -84,6 +84,19 @@ def test_a_blank_column_says_that_there_is_none(tmp_path: Path) -> None:
     assert [*manifest.columns] == ["breed", "class_"]
 
 
+def test_coordinates_of_other_columns_are_the_user_s_own(tmp_path: Path) -> None:
+    manifest, _ = read(tmp_path, "id,lat,longitude,y,x,seen\na,1,2,3,4,5\n", "lat=y", "lon=x")
+    columns = {name: texts[:].tolist() for name, texts in manifest.columns.items()}
+    assert columns == {"lat_": ["1"], "longitude_": ["2"], "lat": ["3"], "lon": ["4"], "seen": ["5"]}
+    manifest, _ = read(tmp_path, "id,landmark_id,lat,lon\na,A,1,2\n", "lat=", "lon=")
+    assert list(manifest.columns) == ["lat_", "lon_"]
+
+
+def test_an_own_column_of_the_name_that_another_gets_is_kept(tmp_path: Path) -> None:
+    manifest, _ = read(tmp_path, "id,what,label,label_\na,A,B,C\n", "landmark_id=what")
+    assert list(manifest.columns) == ["label_", "label__"]
+
+
 def test_a_named_column_gives_the_names_of_landmarks_and_is_kept(tmp_path: Path) -> None:
     text = "id,landmark_id,title\na,Q 1,Venus\nb,Q 1,\nc,,x\nd,Q2,Hero\n"
     manifest, _ = read(tmp_path, text, "name=title")

@@ -220,6 +220,13 @@ def test_lists_of_coco_that_do_not_go_together_are_named(tmp_path: Path) -> None
     )
 
 
+def test_a_category_of_coco_with_two_names_is_refused(tmp_path: Path) -> None:
+    twice = [{"id": 7, "name": "wren"}, {"id": 7, "name": "tit"}, {"id": 7, "name": "wren"}]
+    assert problem(tmp_path, coco(annotations=[{"image_id": 5, "category_id": 7}], categories=twice)) == (
+        f"t.json: {FIRST}t.json:2: categories: id 7 is there with another name"
+    )
+
+
 def test_a_file_of_coco_that_is_cut_short_is_refused_by_its_line(tmp_path: Path) -> None:
     assert problem(tmp_path, '{"images": [\n{"id": 5},\n{"id"') == (
         "t.json:3: not JSON: it ends too early; nothing of the file was used"

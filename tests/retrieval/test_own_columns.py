@@ -9,6 +9,7 @@ from made_stores import write_store
 from recorder import Recorder
 
 from retrieval.data.manifest import Manifest, read_manifest
+from retrieval.errors import LmrError
 from retrieval.own_columns import OwnColumns, digest_of_columns, join_columns, row_columns, same_columns
 from retrieval.progress import SILENT
 from retrieval.shard import Shard
@@ -66,11 +67,6 @@ def test_columns_that_lmr_has_no_use_for_are_kept_and_coordinates_have_one_name(
     }
     assert said == ["t.csv: kept for the answers: Photographer, lat, lon"]
     assert plain(manifest.select(np.array([2, 0])).columns)["lon"] == ["151", "10.7522"]
-
-
-def test_of_two_columns_of_one_coordinate_the_first_is_it_and_the_other_keeps_its_name(tmp_path: Path) -> None:
-    manifest, _ = read(tmp_path, "id,landmark_id,latitude,lat,lon\na,1,5,6,7\n")
-    assert plain(manifest.columns) == {"lat": ["5"], "lon": ["7"]}
 
 
 def test_of_very_many_columns_the_first_are_kept_and_the_others_are_counted(tmp_path: Path) -> None:
@@ -148,3 +144,24 @@ def test_a_column_of_another_length_is_refused(tmp_path: Path) -> None:
     manifest, _ = read(tmp_path, TABLE)
     with pytest.raises(ValueError, match=r"^column year must have 3 rows, got 1$"):
         replace(manifest, columns={"year": Texts.of(["1"])})
+
+
+@pytest.mark.parametrize(
+    ("header", "kept"),
+    [("latitude,lat,lng", ["latitude", "lat", "lon"]), ("lat_,LAT,long", ["lat_", "lat", "lon"])],
+)
+def test_a_column_that_is_called_as_coordinates_are_goes_before_others(
+    tmp_path: Path, header: str, kept: list[str]
+) -> None:
+    manifest, _ = read(tmp_path, f"id,{header}\na,1,2,3\n")
+    assert plain(manifest.columns) == dict(zip(kept, [["1"], ["2"], ["3"]], strict=True))
+
+
+def test_two_columns_that_may_be_one_coordinate_are_refused(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("id,lat,lng,longitude\na,1,2,3\n")
+    with pytest.raises(LmrError) as error:
+        read_manifest(table, SILENT)
+    assert str(error.value) == (
+        f"{table}: the columns lng and longitude may both be the lon; name the right one lon, or give `column` lon=lng"
+    )

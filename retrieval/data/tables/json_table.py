@@ -166,7 +166,9 @@ class CocoTable(JsonTable):
                         names.update(dict.fromkeys(found))
                     images.add(found.get("id", ""), 0, number)
                 elif key == _CATEGORIES and found.get("id"):
-                    self._categories[found["id"]] = found.get("name", "")
+                    name = found.get("name", "")
+                    if self._categories.setdefault(found["id"], name) != name:
+                        raise ValueError(f"id {found['id']} is there with another name")
                 elif key == _ANNOTATIONS:
                     shown.add(_needed(found, "image_id"), self._code(_needed(found, "category_id")), number)
             except ValueError as problem:
