@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -72,6 +73,17 @@ class ParquetTable:
             self.image_columns = frozenset(name for name in self.header if self._holds_images(name))
             self.vector_columns = frozenset(name for name in self.header if _is_vector(self._schema.field(name).type))
         self._classes = _classes(self._schema.metadata or {}, self.header)
+        for column, names in self._classes.items():
+            if names and (most := Counter(names).most_common(1)[0])[1] > 1:
+                raise LmrError(f"{self.source}: two classes of {column} are called {most[0]!r}; rename one of them")
+        for part, schema in looked[1:]:
+            if (
+                schema.metadata != self._schema.metadata
+                and _classes(schema.metadata or {}, self.header) != self._classes
+            ):
+                raise LmrError(
+                    f"{part.path} names other classes than {self._parts[0].path}; give the part files of one table"
+                )
 
     @property
     def notes(self) -> list[str]:

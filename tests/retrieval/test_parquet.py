@@ -312,6 +312,24 @@ def test_a_number_that_is_no_class_is_named_by_its_row(tmp_path: Path) -> None:
     ]
 
 
+def test_classes_of_one_name_and_parts_that_name_other_classes_are_refused(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    for number, names in enumerate([["Mill", "Tower"], ["Tower", "Mill"]]):
+        features = {"label": {"names": names, "_type": "ClassLabel"}}
+        table = pa.table({"id": [f"{number}"], "label": [0]}).replace_schema_metadata(class_labels(features))
+        pq.write_table(table, parts / f"part-{number}.parquet")
+    with pytest.raises(LmrError) as error:
+        read_manifest(parts)
+    assert str(error.value) == (
+        f"{parts}/part-1.parquet names other classes than {parts}/part-0.parquet; give the part files of one table"
+    )
+    features = {"label": {"names": ["Mill", "Tower", "Mill"], "_type": "ClassLabel"}}
+    pq.write_table(table.replace_schema_metadata(class_labels(features)), tmp_path / "t.parquet")
+    assert error_of(tmp_path / "t.parquet") == ("t.parquet: two classes of label are called 'Mill'; rename one of them")
+
+
 @pytest.mark.parametrize("features", [[], {"label": 3}, {"label": {"_type": "ClassLabel", "names": None}}, None])
 def test_other_descriptions_leave_numbers_as_they_are(tmp_path: Path, features: object) -> None:
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
