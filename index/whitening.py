@@ -14,7 +14,6 @@ from index.folder.sums import MatrixSums, PairSums, Sums
 from index.search.faiss_io import limited_blas
 from retrieval.arrays import FloatArray, Matrix, read_only
 from retrieval.errors import LmrError
-from retrieval.files.hdf5 import new_hdf5, numbers, open_hdf5
 from retrieval.words import agreeing, counted
 
 FORMAT_VERSION = 1
@@ -61,6 +60,8 @@ class Whitening:
 
     def save(self, path: str | Path) -> None:
         """Write mean and matrix as HDF5. Raises LmrError where that is not possible."""
+        from retrieval.files.hdf5 import new_hdf5
+
         try:
             with new_hdf5(Path(path)) as file:
                 file.attrs["format_version"] = FORMAT_VERSION
@@ -75,6 +76,8 @@ class Whitening:
 
 def load_whitening(path: str | Path) -> Whitening:
     """Reads what `Whitening.save` wrote. Raises LmrError for a file that is missing, damaged or of another version."""
+    from retrieval.files.hdf5 import numbers, open_hdf5
+
     with open_hdf5(Path(path), "a whitening", "run lmr build-index again") as file:
         version = file.attrs.get("format_version")
         if version != FORMAT_VERSION:

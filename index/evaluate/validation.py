@@ -14,7 +14,6 @@ from retrieval.data.image_source import ImageSource, images_folder, index_tars
 from retrieval.data.labels import require_meeting
 from retrieval.data.overview import load_manifest
 from retrieval.errors import LmrError
-from retrieval.train.stored.rows import StoredRows
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from retrieval.train.job import TrainJob
     from retrieval.train.losses import LandmarkLoss
     from retrieval.train.run import Validate
+    from retrieval.train.stored.rows import StoredRows
 
 N_ROWS = 20_000  # training images in the index of a validation; more would take longer than the epoch
 
@@ -82,7 +82,7 @@ def _of_stores(job: "TrainJob", data: "TrainingData", stored: "StoredRows") -> "
     """As `make_validation`, of an adapter on a store of queries."""
     from retrieval.embed.load import card_of_store
     from retrieval.train.stored.adapter import adapt_rows
-    from retrieval.train.stored.rows import content_of, open_labelled
+    from retrieval.train.stored.rows import StoredRows, content_of, open_labelled
 
     assert job.val is not None
     store = open_labelled(job.val, job.progress)

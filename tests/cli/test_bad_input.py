@@ -149,7 +149,7 @@ MANIFESTS = {
     "other.csv": ("foo,bar", ["1,2"]),
     "none.csv": ("id,landmark_id", ["val-other-0,", "val-other-1,"]),
 }
-COMMANDS = [["embed"], ["train"], ["calibrate"], ["evaluate"], ["submit"]]
+COMMANDS = [["embed"], ["train", *NETWORK], ["calibrate"], ["evaluate"], ["submit"]]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c[0])

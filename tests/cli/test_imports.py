@@ -137,8 +137,8 @@ def test_a_file_that_is_not_there_is_told_without_what_the_work_would_need(tiny_
 
 
 def test_what_is_done_already_needs_no_torch(tiny_set: Path) -> None:
-    done("submit", "test.csv")
     done(*TRAIN.split())
+    imported(tiny_set, (), "calibrate val.csv --overwrite", "submit test.csv")  # with all rules, as what follows
     require_no_more(tiny_set, 0, STORE, "embed", f"embed {' '.join(NETWORK)}", TRAIN)
     names, calibrate, submit = "build-index --names names.csv", "calibrate val.csv", "submit test.csv"
     require_no_more(tiny_set, 0, INDEX, names)

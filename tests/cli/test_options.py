@@ -51,8 +51,8 @@ def test_arguments_and_options_that_repeat_are_lists_or_one_value(tiny_set):
          "explain, index, json, matcher, mode, overwrite, pictures, save, server, sort-into, threads, threshold, top, "
          "undo-moves, verify, verify-top, wait, workers"),
         ("embed", "[embed]\nsize = 3", "embed is not an option of embed; known are backbone, backbone-option, "
-         "batch-size, check, colors, descriptor, device, dimensions, dtype, engine, fit, flip, gem-p, images, "
-         "json, keypoints, last-layer, local, local-dimensions, local-weights, long-side, manifest, master, "
+         "batch-size, cells, check, colors, column, descriptor, device, dimensions, dtype, engine, fit, flip, gem-p, "
+         "images, json, keypoints, last-layer, local, local-dimensions, local-weights, long-side, manifest, master, "
          "mean, model, output, overwrite, pooling, prelu, pretrained, profile, retry-unreadable, scales, shard, size, "
          "spark-conf, std, tasks, threads, wait, weights, workers"),
         ("embed", "[size]\na = 3", "size is a table; give options as name = value"),

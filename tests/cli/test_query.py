@@ -46,7 +46,7 @@ def test_json_has_the_documented_keys(tiny_set):
     assert known["confidence"] >= known["threshold"] > unknown["confidence"]
     assert known["landmarks"][0]["confidence"] == known["confidence"]
     assert list(known["landmarks"][0]) == ["landmark_id", "name", "confidence", "score"]
-    assert list(known["neighbours"][0]) == ["image_id", "landmark_id", "score", "path", "name", "inliers"]
+    assert list(known["neighbours"][0]) == ["image_id", "landmark_id", "score", "path", "name", "inliers", "columns"]
     assert known["verified"] is None
     assert {neighbour["inliers"] for neighbour in known["neighbours"]} == {None}
     scores = [neighbour["score"] for neighbour in known["neighbours"]]

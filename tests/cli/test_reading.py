@@ -84,4 +84,8 @@ def test_of_labels_of_open_images_it_is_said_once_too(tmp_path, monkeypatch):
     first, *more = hear("stats", "labels.csv").stderr.splitlines()
     assert (first, more) == ("labels.csv: 3 images of 2 landmarks, 1 without", ["stats.html: written"])
     said = hear("stats", "labels.csv", "--image-list", "list.csv", "--json").stderr.splitlines()
-    assert said[:2] == ["list.csv: 4 images, no labels", "labels.csv: 4 images of 2 landmarks, 2 without"]
+    assert said[:3] == [
+        "list.csv: kept for the answers: Subset",
+        "list.csv: 4 images, no labels",
+        "labels.csv: 4 images of 2 landmarks, 2 without",
+    ]
