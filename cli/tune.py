@@ -80,13 +80,15 @@ def to_text(content: Mapping[str, Any]) -> str:
     default, nested, chosen = content["default"], content["nested"], content["chosen"]
     gain = f"{nested['gain']:+.4f}, standard error {nested['gain_error']:.4f}"
     what = "the defaults stay: nothing gains more than its error" if chosen["is_default"] else "chosen"
+    choices = {name: rows for name, rows in content["by_choice"].items() if len(rows) > 1}
+    heading = "what each choice comes to with the best of the others, on the queries it was chosen on:"
     lines = [
         _about(content),
         f"  the defaults: GAP {default['gap']:.4f}, top-1 {default['top1']:.3f}",
         f"  settings chosen on other queries: GAP {nested['gap']:.4f} ({gain}), top-1 {nested['top1']:.3f}",
         f"  {what}: {_spelt(chosen)}",
-        "what each choice comes to with the best of the others, on the queries it was chosen on:",
-        *(f"  {name}: {_values(rows)}" for name, rows in content["by_choice"].items() if len(rows) > 1),
+        *([heading] if choices else []),
+        *(f"  {name}: {_values(rows)}" for name, rows in choices.items()),
         f"what was tried{_of_all(content['trials'])}; gain and its standard error against the defaults:",
         *_lines([HEADINGS, *map(cells, content["trials"][:N_SHOWN])]),
     ]
@@ -139,8 +141,14 @@ def _spelt(setting: Mapping[str, Any]) -> str:
 
 
 def _values(rows: Sequence[Mapping[str, Any]]) -> str:
-    named = {True: "yes", False: "no"}
-    return ", ".join(f"{named.get(row['value'], row['value'])} {row['gap']:.4f}" for row in rows)
+    return ", ".join(f"{_value(row['value'])} {row['gap']:.4f}" for row in rows)
+
+
+def _value(value: Any) -> str:
+    """A value of a choice; a power of 1.0 is equal to True, and no yes."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else f"{value}"
 
 
 def _of_all(trials: Sequence[Any]) -> str:

@@ -112,7 +112,9 @@ def plan_part(
     from retrieval.store.info import model_difference
 
     card = open_card(model)
-    if isinstance(card, EnsembleCard) or card.config.adapter is not None or given.model.get("descriptor") != "both":
+    if isinstance(card, ModelCard) and card.config.adapter is not None:
+        raise LmrError(f"`descriptor` {part}: descriptors of {model} come from its adapter whole; leave it out")
+    if isinstance(card, EnsembleCard) or given.model.get("descriptor") != "both":
         raise LmrError(f"`descriptor` {part}: {source} does not hold neck and pooled features; give a manifest")
     card = card.as_stored(given.model, given.image_spec)
     if card.fingerprint != given.fingerprint:

@@ -238,6 +238,10 @@ def test_non_landmarks_are_pushed_away_and_rare_landmarks_count_as_such(adapted:
             "--descriptor pooled: the adapter of this model was learnt on --descriptor neck; leave it out",
         ),
         (
+            ("embed", "train.h5", "--model", "adapted", "--descriptor", "pooled"),
+            "--descriptor pooled: descriptors of adapted come from its adapter whole; leave it out",
+        ),
+        (
             ("embed", "val.h5", "--model", "adapted", "--output", "train-adapted.h5"),
             "train-adapted.h5 was made with another manifest",
         ),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tiny_set import HERE, done, listing, refused, write_csv
 
+from cli.tune import _values
 from index.tune import rounds, spaces
 from index.tune.spaces import Space
 from index.vote_rule import VoteRule
@@ -113,6 +114,11 @@ def test_what_is_not_of_both_has_no_parts(tiny_set):
     assert refused("embed", "val.h5", "--descriptor", "neck") == (
         "--descriptor neck: val.h5 does not hold neck and pooled features; give a manifest"
     )
+
+
+def test_each_value_of_a_choice_is_spelt_as_it_is():
+    rows = [{"value": value, "gap": 0.5} for value in (True, False, 1.0, 0.25, 1, "pca")]
+    assert _values(rows) == "yes 0.5000, no 0.5000, 1 0.5000, 0.25 0.5000, 1 0.5000, pca 0.5000"
 
 
 def test_a_report_has_the_table_and_escapes_what_comes_from_data(tiny_set):
