@@ -75,6 +75,7 @@ class TorchEmbedder(Embedder):
         with_threads = f" with {counted(n_threads, 'thread')}" if on_cpu else ""
         self.about = f"{str(self.dtype).removeprefix('torch.')} on {device}{with_threads}"
         self._model = _ready(model, device, self.dtype)
+        self._adapted = self._model.adapted  # which is not compiled
         self._at_once: int | None = None  # images that a compiled network takes, no more and no fewer
 
     def compile(self, n_images: int) -> str:
@@ -128,7 +129,7 @@ class TorchEmbedder(Embedder):
                 ]
                 self._settle()
             with self.watch.at("forward"):
-                described = self._model.adapted(mean_descriptor(self._compute, views, flip=self.flip))
+                described = self._adapted(mean_descriptor(self._compute, views, flip=self.flip))
                 self._settle()
             with self.watch.at("transfer"):
                 vectors = described.float().cpu().numpy()

@@ -260,4 +260,4 @@ def test_a_page_as_json(landmarks):
     assert (page["n_rows_looked_at"], page["has_more"]) == (59, True)
     (item,) = page["items"]
     keys = ["rank", "image_id", "landmark_id", "name", "score", "confidence", "votes", "path", "width", "height"]
-    assert list(item) == [*keys, "megapixels", "pixels_per_inch", "dpi", "folded"]
+    assert list(item) == [*keys, "megapixels", "pixels_per_inch", "dpi", "columns", "folded"]
