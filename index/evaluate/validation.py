@@ -14,6 +14,8 @@ from retrieval.data.image_source import ImageSource, images_folder, index_tars
 from retrieval.data.labels import require_meeting
 from retrieval.data.overview import load_manifest
 from retrieval.errors import LmrError
+from retrieval.texts import Texts
+from retrieval.words import counted, shortened
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +53,7 @@ def make_validation(
         raise LmrError(f"`val` {job.val}: no row has a landmark_id; validation needs labelled pictures")
     if not job.allow_disjoint:
         require_meeting(manifest.landmarks, data.labels, (f"`val` {job.val}", "the training data"))
+    _tell_shared(job, data, manifest.image_id)
     rows = _indexed(data)
 
     def by_vote(model: "DescriptorModel") -> Answers:
@@ -93,6 +96,7 @@ def _of_stores(job: "TrainJob", data: "TrainingData", stored: "StoredRows") -> "
     labels = [store.landmarks[code] for code in np.unique(store.landmark[store.landmark >= 0])]
     if not job.allow_disjoint:
         require_meeting(labels, data.labels, (f"`val` {job.val}", "the training data"))
+    _tell_shared(job, data, store.image_id)
     codes = {label: code for code, label in enumerate(data.labels)}
     truth = np.array([*(codes.get(label, -2) for label in store.landmarks), -2])[store.landmark]
     rows, asked = _indexed(data), np.flatnonzero(store.done)
@@ -106,6 +110,17 @@ def _of_stores(job: "TrainJob", data: "TrainingData", stored: "StoredRows") -> "
         return {"gap": figure, "top1": float(right.sum()) / n_landmark_queries}
 
     return validate, content_of(store)
+
+
+def _tell_shared(job: "TrainJob", data: "TrainingData", image_id: Texts) -> None:
+    """Warns of validation images that have the id of one that is trained on."""
+    asked = frozenset(image_id.tolist())
+    shared = [name for name in data.image_id if name in asked]
+    if shared:
+        job.progress.warn(
+            f"`val` {job.val}: {counted(len(shared), 'image')} with the id of a training image, such as "
+            f"{shortened(shared[0])}; where these are the same, GAP and top-1 say too much"
+        )
 
 
 def _indexed(data: "TrainingData") -> LongArray:

@@ -323,3 +323,11 @@ def test_a_training_begun_anew_forgets_that_the_old_one_was_finished(images, mon
         patch.setattr("retrieval.train.loop.save_state", stop)
         assert run(*TRAIN, *SMALL, "--overwrite").exit_code
     assert not Path("model/trained.json").exists()
+
+
+def test_images_that_are_trained_and_validated_on_are_told(tiny_set):
+    said = done(*TRAIN, "--epochs", "1", "--epoch-size", "8", "--val", "train.csv", "--output", "other").stderr
+    line = (
+        "--val train.csv: 44 images with the id of a training image, such as train-other-0; where these are the same, "
+    )
+    assert f"{line}GAP and top-1 say too much\n" in said
