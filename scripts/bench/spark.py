@@ -194,9 +194,8 @@ def memory(args: argparse.Namespace, work: Path) -> dict[str, Any]:
                     run(place, *words_of("build-index", place, n))
                 sizes[n] = run(place, *words_of(command, place, n), *ON_SPARK)
     for sizes in found.values():
-        for name in ("python_mb", "jvm_mb"):
-            of_size = [one[name] for one in sizes.values()]
-            sizes[f"flat_ratio_{name}"] = round(max(of_size) / min(of_size), 3)
+        of_sizes = {name: [one[name] for one in sizes.values()] for name in ("python_mb", "jvm_mb")}
+        sizes |= {f"flat_ratio_{name}": round(max(held) / min(held), 3) for name, held in of_sizes.items()}
     return found
 
 
