@@ -20,7 +20,8 @@ def one_thread() -> None:
 @pytest.fixture
 def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """The network computes in float32, whatever this machine is fast in."""
-    monkeypatch.setattr("retrieval.embed.torch_embedder.fast_dtype", lambda _: torch.float32)
+    for function in ("embed.torch_embedder.fast_dtype", "train.state.training_dtype"):
+        monkeypatch.setattr(f"retrieval.{function}", lambda _: torch.float32)
 
 
 @pytest.fixture
@@ -50,5 +51,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("whole")
     torch.set_num_threads(1)
-    trained(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("retrieval.train.state.training_dtype", lambda _: torch.float32)
+        trained(folder)
     return folder
