@@ -663,6 +663,8 @@ def score(
     from retrieval.errors import LmrError
 
     names = parse_columns(column)
+    if within is not None and allow_disjoint:
+        raise LmrError("`allow_disjoint` does not go with `within`, by which no labels are compared")
     if within is not None and index is not None:
         how: dict[str, Any] = {"names": names, "ignore_unknown": ignore_unknown, "progress": progress}
         return score_places(Path(submission), Path(solution), Path(index), within, **how)

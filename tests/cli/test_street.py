@@ -173,6 +173,9 @@ def test_lists_of_images_are_scored_by_where_these_were_taken(tmp_path: Path) ->
     assert refused(*asked[:-2]) == (
         "--within and --index go together: a distance, and the manifest of the index's images"
     )
+    assert refused(*asked, "--allow-disjoint") == (
+        "--allow-disjoint does not go with --within, by which no labels are compared"
+    )
     named = write_csv(tmp_path / "named.csv", "id,y,x,seen", ["0-3,48.8584,2.2945,by whom"])
     there = write_csv(tmp_path / "there.csv", "id,y,x", ["0-0,48.8584,2.2945", "far,0,0"])
     write_csv(lists, "id,images", ["0-3,far 0-0"])
