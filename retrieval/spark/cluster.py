@@ -221,12 +221,19 @@ class Cluster:
             return kind(host, *said["lines"][1:])  # type: ignore[no-any-return]
         if "No module named 'retrieval'" in text:
             return LmrError(f"lmr is not installed in the Python of an executor; install the same on all{where}")
-        if isinstance(error, OSError) or type(error).__name__ == "Py4JNetworkError":
+        if _is_java_gone(error):
             return LmrError(
                 f"{what}: the Java of Spark's driver has ended; it may need memory (`spark_conf` "
                 f"spark.driver.memory=4g); run the command again{where}"
             )
         return LmrError(f"{what}: {shortened(_reason(text))}{where}")
+
+
+def _is_java_gone(error: BaseException) -> bool:
+    """Whether an error says that nobody answers. Py4J tells of an answer that breaks off without an error of Java."""
+    kind = type(error).__name__
+    broke_off = kind == "Py4JError" and "Trace:" not in str(error)
+    return isinstance(error, OSError) or kind == "Py4JNetworkError" or broke_off
 
 
 def _cause(log: str) -> str:

@@ -78,6 +78,14 @@ except test.LmrError as error:
     assert done.stdout.count("\n") == 1
 
 
+def test_a_java_that_ends_amid_an_answer_is_told_alike(cluster: Cluster) -> None:
+    protocol = pytest.importorskip("py4j.protocol")
+    broken = protocol.Py4JError("An error occurred while calling o252.getJobIdsForGroup")
+    assert str(cluster._told("waiting", broken)).startswith("waiting: the Java of Spark's driver has ended")
+    refused = protocol.Py4JError("An error occurred while calling o2.a. Trace:\npy4j.Py4JException: no method a")
+    assert "has ended" not in str(cluster._told("waiting", refused))
+
+
 def test_a_folder_is_shipped_and_a_folder_of_the_driver_is_looked_for(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "a.txt").write_text("hello")
