@@ -13,8 +13,9 @@ import numpy as np
 from index.serving.feedback import said_landmark
 from index.serving.gallery import UnknownError
 from index.serving.kept import KeptImages, plain_jpeg, side_folder
-from index.update.addition import Images, plan_addition
+from index.update.addition import plan_addition
 from index.update.change import plan_removal, removal_digest, rows_named
+from index.update.images import Images
 from index.update.job import ChangingJob, IndexChange, change_folder
 from retrieval.data.csv_cells import guard
 from retrieval.data.rows import are_ids

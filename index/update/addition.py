@@ -1,9 +1,7 @@
 """Plan of an addition to an index: which of the images that are given it does not have yet, and their rows."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,124 +9,21 @@ import numpy as np
 from index.copies import SAME_NAME_TOO, same_named
 from index.folder.changes import Kind
 from index.folder.folder import IndexFolder
-from index.folder.local import LocalPlaces, find_places
 from index.folder.rows import Background
 from index.folder.thumbnails import make_thumbnails
-from index.recognition import check_store, to_index_space
 from index.update.change import Change, ConflictError, NewRows, join_labels, refuse_augmented
+from index.update.images import Images, columns_now
 from index.update.local import plan_local
 from index.vote import background_similarity
-from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray
+from retrieval.arrays import BoolArray, FloatArray, LongArray
 from retrieval.data.names import Name
 from retrieval.errors import LmrError
 from retrieval.files.digest import update_json
-from retrieval.local.config import refuse_weights
-from retrieval.own_columns import OwnColumns, join_columns, select_columns
-from retrieval.store.store import open_descriptors
+from retrieval.own_columns import join_columns, select_columns
 from retrieval.texts import Texts, equal_pairs, repeated
 from retrieval.words import named
 
 BLOCK_ROWS = 8192  # read at a time
-
-
-@dataclass(frozen=True, slots=True)
-class Images:
-    """Images that may come into an index: rows of a store, or of another index folder.
-
-    source: for messages. image_id, path: (n,) columns; landmark: (n,) int32 into landmarks, -1 = none. vectors: from
-    rows to their vectors in the space of the index, float32. kept: the JPEG of a row's thumbnail, None = it has to be
-    made of the image at its path. n_unreadable: rows that have no descriptor and are none of these. local: of their
-    local features, None where there are none. columns: the user's own. mapped: as of
-    FolderInfo.
-    """
-
-    source: str
-    image_id: Texts
-    path: Texts
-    landmark: IntArray
-    landmarks: tuple[str, ...]
-    vectors: Callable[[LongArray], FloatArray]
-    names: Mapping[str, Name] = field(default_factory=dict)
-    kept: Callable[[int], bytes | None] | None = None
-    n_unreadable: int = 0
-    local: LocalPlaces | None = None
-    columns: OwnColumns = field(default_factory=dict)
-    mapped: tuple[str, ...] = ()
-
-    def labels(self, rows: LongArray) -> list[str]:
-        """Labels of these rows, '' = none."""
-        return [self.landmarks[code] if code >= 0 else "" for code in self.landmark[rows].tolist()]
-
-
-def images_of_store(folder: IndexFolder, path: Path, local: Sequence[Path] = (), weights: Path | None = None) -> Images:
-    """The images of a store. local: local stores that have their local features; weights: of a network that made them.
-
-    Raises LmrError for one of another model, and as `find_places` and `refuse_weights`.
-    """
-    store = open_descriptors(path)
-    check_store(folder, store)
-    done = store.select(store.done)
-    places = replace(find_places(done, local), weights=weights) if local else None
-    if places is not None and not places.card.weights_sha256:
-        refuse_weights(weights)
-    return Images(
-        source=str(path),
-        image_id=done.image_id,
-        path=done.path,
-        landmark=done.landmark,
-        landmarks=done.landmarks,
-        vectors=lambda rows: to_index_space(folder, done.vectors[rows]),
-        names={label: Name(name, "") for label, name in done.names.items()},
-        n_unreadable=len(store) - len(done),
-        local=places,
-        columns=done.columns,
-        mapped=store.info.mapped,
-    )
-
-
-def images_of_folder(folder: IndexFolder, other: IndexFolder) -> list[Images]:
-    """The rows and the background of another index folder. Raises LmrError for one of another model or whitening."""
-    if other.path.resolve() == folder.path.resolve():
-        raise LmrError(f"{folder.path} is the index itself; give another folder")
-    if other.fingerprint != folder.fingerprint:
-        raise LmrError(
-            f"{other.path} was made by model {other.fingerprint[:8]}, {folder.path} by {folder.fingerprint[:8]}; embed "
-            "its images by the model of the index, and lmr index add takes them"
-        )
-    one, two = folder.whitening, other.whitening
-    is_same = one is two or (
-        one is not None
-        and two is not None
-        and np.array_equal(one.mean, two.mean)
-        and np.array_equal(one.matrix, two.matrix)
-    )
-    if not is_same:
-        raise LmrError(
-            f"{other.path} was whitened otherwise than {folder.path}, so that their rows cannot be compared; lmr index "
-            "add takes the stores that it was built from"
-        )
-    side_px = folder.info.thumbnails.get("side_px")
-    keeps = other.thumbnails is not None and other.info.thumbnails.get("side_px") == side_px
-    rows = Images(
-        source=str(other.path),
-        image_id=other.rows.image_id,
-        path=other.rows.path,
-        landmark=other.rows.landmark,
-        landmarks=other.rows.landmarks,
-        vectors=other.index.vectors,
-        names=other.names,
-        kept=other.thumbnails.read if keeps and other.thumbnails is not None else None,
-        local=None if other.local is None else other.local.places,
-        columns=other.rows.columns,
-        mapped=other.info.mapped,
-    )
-    behind = other.background
-    if behind is None:
-        return [rows]
-    n = len(behind)
-    nothing = Texts.of([""] * n)
-    none = np.full(n, -1, dtype=np.int32)
-    return [rows, Images(str(other.path), behind.image_id, nothing, none, (), behind.vectors.__getitem__)]
 
 
 def plan_addition(
@@ -136,27 +31,32 @@ def plan_addition(
 ) -> Change:
     """The images that are not in the index yet, with what else is to be done with those given.
 
-    to_background: images without a landmark go into the background, instead of being left out.
+    to_background: images without a landmark go into the background, instead of being left out. What an addition says
+    of images that are there, in own columns, is taken over; a merge leaves their rows as they are.
     Raises LmrError: an image twice among those given, one that the index has with another descriptor or label, or has
     in its background, and an index whose rows borrow from each other.
     """
     refuse_augmented(folder, kind)
     _refuse_twice(given)
-    new = [_not_there(folder, images) for images in given]
+    there = [_pairs_there(folder, images) for images in given]
+    new = [_not_there(folder, *one) for one in zip(given, there, strict=True)]
     others = [np.flatnonzero(images.landmark < 0) for images in given]
     n_new, n_before = sum(map(len, new)), len(background_of(folder))
     grown = grown_background(background_of(folder), given, others) if to_background else None
     background = None if grown is None or len(grown) == n_before else grown
     local = plan_local(folder, given, new)
     added = new_rows(folder, given, new, background or folder.background) if n_new else None
+    columns = columns_now(folder, [*zip(given, there, strict=True)]) if kind == "add" else None
+    more = {"local": local.digests, "columns": dict(columns)} if columns is not None else local.digests or None
     labels = {images.landmarks[code] for images, rows in zip(given, new, strict=True) for code in images.landmark[rows]}
     known = {label: name for images in given for label, name in images.names.items()} | dict(names)
     return Change(
         kind=kind,
         sources=tuple(dict.fromkeys(images.source for images in given)),
-        digest=digest_of(kind, given, new, background, local.digests or None),
+        digest=digest_of(kind, given, new, background, more),
         landmark=folder.rows.landmark,
         landmarks=folder.rows.landmarks,
+        columns=columns,
         added=added,
         background=background,
         local=local,
@@ -177,14 +77,19 @@ def _refuse_twice(given: Sequence[Images]) -> None:
         raise LmrError(f"image_id {twice[0]} is there twice ({' and '.join(where)}); give each picture once")
 
 
-def _not_there(folder: IndexFolder, images: Images) -> LongArray:
-    """The labelled rows that the index does not have. Raises LmrError for one that it has otherwise."""
+def _pairs_there(folder: IndexFolder, images: Images) -> LongArray:
+    """(p, 2) labelled rows that the index has, and theirs in it. Raises LmrError for one that it has otherwise."""
     rows = np.flatnonzero(images.landmark >= 0)
-    pairs = np.concatenate(
-        [np.zeros((0, 2), np.int64), *equal_pairs(images.image_id.select(rows), folder.rows.image_id)]
-    )
-    refuse_other(folder, images, rows[pairs[:, 0]], pairs[:, 1])
-    rows = np.delete(rows, pairs[:, 0])
+    found = equal_pairs(images.image_id.select(rows), folder.rows.image_id)
+    pairs = np.concatenate([np.zeros((0, 2), np.int64), *found])
+    pairs[:, 0] = rows[pairs[:, 0]]
+    refuse_other(folder, images, pairs[:, 0], pairs[:, 1])
+    return pairs
+
+
+def _not_there(folder: IndexFolder, images: Images, there: LongArray) -> LongArray:
+    """The labelled rows that the index does not have. Raises LmrError for one that its background has."""
+    rows = np.setdiff1d(np.flatnonzero(images.landmark >= 0), there[:, 0])
     if folder.background is None:
         return rows
     known = folder.background

@@ -11,22 +11,20 @@ from index.folder.folder import IndexFolder
 from index.folder.local import NOWHERE, find_places
 from index.folder.rows import Background
 from index.update.addition import (
-    Images,
     are_same,
     background_of,
     digest_of,
     grown_background,
-    images_of_store,
     n_unlabelled,
     new_rows,
     refuse_other,
 )
 from index.update.change import Change, refuse_augmented
+from index.update.images import Images, columns_now, images_of_store
 from index.update.local import LocalChange, local_change
 from retrieval.arrays import BoolArray, LongArray
 from retrieval.data.manifest import Manifest
 from retrieval.errors import LmrError
-from retrieval.own_columns import OwnColumns, join_columns, same_columns
 from retrieval.store.store import Descriptors, open_descriptors
 from retrieval.texts import Texts, equal_pairs, equal_rows
 
@@ -66,7 +64,7 @@ def plan_sync(folder: IndexFolder, now: FolderNow, *, to_background: bool) -> Ch
     kept, stays = _compare(folder, images, now, inside)
     landmark, landmarks = _labels(folder, images, kept)
     image_id, path, is_moved = _names(folder, images, kept)
-    columns = _columns(folder, images, kept)
+    columns = columns_now(folder, [(images, np.stack([kept.mine, kept.there], axis=1))])
     relabelled = np.array([*rows.landmarks], dtype=object)[rows.landmark] != np.array(landmarks, dtype=object)[landmark]
     new = np.setdiff1d(np.flatnonzero(images.landmark >= 0), kept.mine)
     local = _local(folder, now, kept, new)
@@ -165,15 +163,6 @@ def _names(folder: IndexFolder, images: Images, kept: _Kept) -> tuple[Texts, Tex
     image_id = Texts.joined([rows.image_id, images.image_id]).select(where)
     path = Texts.joined([rows.path, images.path]).select(where)
     return image_id, path, ~(equal_rows(image_id, rows.image_id) & equal_rows(path, rows.path))
-
-
-def _columns(folder: IndexFolder, images: Images, kept: _Kept) -> OwnColumns | None:
-    """Own columns of all rows as they are to be, None = as they are; those that the images do not have stay."""
-    rows, where = folder.rows, _places(folder, kept)
-    both = join_columns([(rows.columns, len(rows)), (images.columns, len(images.image_id))])
-    changed = {name: both[name].select(where) for name in images.columns}
-    found = {**rows.columns, **changed}
-    return None if same_columns(found, rows.columns) else found
 
 
 def _places(folder: IndexFolder, kept: _Kept) -> LongArray:

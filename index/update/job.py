@@ -110,7 +110,8 @@ def add(job: IndexAddJob) -> IndexChange:
     Those that it has already, with the same label and descriptor, are left as they are.
     Raises LmrError: stores of another model, an image that it has otherwise, damage, and what cannot be written.
     """
-    from index.update.addition import images_of_store, plan_addition
+    from index.update.addition import plan_addition
+    from index.update.images import images_of_store
     from retrieval.data.names import read_names
 
     def plan(folder: "IndexFolder") -> "Change":
@@ -150,8 +151,9 @@ def merge(job: IndexMergeJob) -> IndexChange:
     Raises LmrError as `add`, and for folders that were whitened otherwise, whose stores can be added instead.
     """
     from index.folder.folder import open_folder
-    from index.update.addition import images_of_folder, plan_addition
+    from index.update.addition import plan_addition
     from index.update.change import refuse_augmented
+    from index.update.images import images_of_folder
 
     def plan(folder: "IndexFolder") -> "Change":
         refuse_augmented(folder, "merge")
@@ -203,7 +205,7 @@ def change_folder(job: ChangingJob, plan: "Callable[[IndexFolder], Change]", dig
         with replacing_folder(job.index) as target:
             info = write_changed(folder, change, target, Writing(n_workers, job.progress))
     if change.columns is not None:
-        job.progress.tell(f"{job.index}: own columns of its images are those of the manifest now")
+        job.progress.tell(f"{job.index}: own columns of its images are as given now")
     told = _lost_recall(job.index, info)
     if change.added is not None:
         told += tell_unwhitened(job.index, info, folder.whitening)

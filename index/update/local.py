@@ -12,7 +12,7 @@ from retrieval.arrays import LongArray
 from retrieval.texts import equal_pairs
 
 if TYPE_CHECKING:
-    from index.update.addition import Images
+    from index.update.images import Images
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,9 @@ from index.folder.config import BuildOptions
 from index.folder.folder import IndexFolder, open_folder
 from index.folder.inputs import BuildInputs
 from index.search.config import SearchOptions
-from index.update.addition import Images, plan_addition
+from index.update.addition import plan_addition
 from index.update.change import Change, plan_removal
+from index.update.images import Images
 from index.update.write import write_changed
 from retrieval.arrays import object_array
 from retrieval.files.folders import replacing_folder

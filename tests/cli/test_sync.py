@@ -222,7 +222,7 @@ def test_own_columns_that_changed_are_those_of_the_rows_that_stay(photos):
     assert "nothing to do" in done("sync", "own.csv", *HERE).stdout
     write_csv(manifest, "id,landmark_id,lat", [line.replace(".5", ".25") for line in lines])
     told = done("sync", "own.csv", *HERE).stderr
-    assert "landmarks: own columns of its images are those of the manifest now\n" in told
+    assert "landmarks: own columns of its images are as given now\n" in told
     found = read_rows(Path("landmarks/rows.h5"))
     at = {image_id: i for i, (image_id, _) in enumerate(table)}
     assert found.columns["lat"].tolist() == [f"{at[image_id]}.25" for image_id in found.image_id]

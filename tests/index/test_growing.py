@@ -22,9 +22,10 @@ from index.rerank.config import Refinement
 from index.search.config import SearchOptions
 from index.search.kept_sample import read_sample
 from index.update import write
-from index.update.addition import Images, plan_addition
+from index.update.addition import plan_addition
 from index.update.change import plan_relabelling, plan_removal
 from index.update.compact import IndexCompactJob, compact
+from index.update.images import Images
 from index.update.inspect import IndexVerifyJob, verify
 from index.update.job import IndexMergeJob, merge
 from index.update.write import write_changed
@@ -490,6 +491,21 @@ def test_own_columns_follow_their_rows_through_every_change(world):
     assert folder.rows.image_id.tolist() == [f"a{i}" for i in range(1, 30)] + [f"b{i}" for i in range(1, 20)]
     assert own["note"] == ["y", "x"] * 14 + ["y"] + [""] * 19
     assert own["year"] == [""] * 29 + [str(1900 + i) for i in range(1, 20)]
+
+
+def test_what_an_addition_says_of_images_that_are_there_is_taken_over(world):
+    before = build(PATH, [noted(TRAIN, "x", "y")])
+    some = images(before, TRAIN.select(np.arange(3)))
+    again = replace(some, columns={"note": Texts.of("xzx"), "year": Texts.of(["1", "", "3"])})
+    change = plan_addition(before, "add", [again], {}, to_background=False)
+    assert not any(change.counts.values())
+    folder = changed(before, change)
+    own = {name: texts.tolist() for name, texts in folder.rows.columns.items()}
+    assert own["note"][:5] == ["x", "z", "x", "y", "x"]
+    assert own["year"] == ["1", "", "3"] + [""] * (len(folder.rows) - 3)
+    assert plan_addition(folder, "add", [again], {}, to_background=False).is_nothing
+    other = replace(some, columns={"note": Texts.of("abc")})
+    assert plan_addition(folder, "merge", [other], {}, to_background=False).is_nothing
 
 
 def test_an_index_of_other_columns_is_another_index_that_answers_alike(world):

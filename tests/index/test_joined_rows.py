@@ -12,9 +12,10 @@ from index.folder.info import ADDED, INDEX, list_files, write_info
 from index.folder.inputs import BuildInputs
 from index.search import joined_rows
 from index.search.config import SearchOptions
-from index.update.addition import Images, plan_addition
+from index.update.addition import plan_addition
 from index.update.change import Change, plan_removal
 from index.update.compact import IndexCompactJob, compact
+from index.update.images import Images
 from index.update.inspect import IndexVerifyJob, verify
 from index.update.write import write_changed
 from retrieval.errors import LmrError

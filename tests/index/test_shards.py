@@ -23,9 +23,10 @@ from index.search.ivf import IvfIndex, IvfShards, SearchSettings
 from index.search.ivf_builder import build_ivf
 from index.search.plan import IndexPlan
 from index.search.shards import Shard, ShardedIndex, first_rows, merge_neighbours, shard_sizes
-from index.update.addition import Images, plan_addition
+from index.update.addition import plan_addition
 from index.update.change import plan_removal
 from index.update.compact import IndexCompactJob, compact
+from index.update.images import Images
 from index.update.inspect import IndexVerifyJob, verify
 from index.update.write import write_changed
 from retrieval.errors import LmrError
