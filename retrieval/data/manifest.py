@@ -13,6 +13,7 @@ from retrieval.arrays import BoolArray, IntArray, LongArray, ObjArray, read_only
 from retrieval.data.csv_table import Table
 from retrieval.data.formats import Layout, read_layout
 from retrieval.data.header.mapping import BY_HEADER, ColumnMap
+from retrieval.data.header.place_names import columns_of_names
 from retrieval.data.labels import compose
 from retrieval.data.names import Name as Name  # names of landmarks are read beside manifests
 from retrieval.data.names import read_names as read_names
@@ -226,7 +227,7 @@ def read_folder(folder: Path, progress: Progress) -> Columns:
 
     folder: may be a tar; tars in a folder count as unpacked where they lie. White space in a folder's name
     becomes `_` and the name as it was is kept for people. An image id is the file's name without suffix where all of
-    them differ, else the path within the folder. Ordered by path.
+    them differ, else the path within the folder. Coordinates are as of `columns_of_names`. Ordered by path.
     Raises LmrError when there is no image, one is there twice, or two folders get one name.
     """
     found = list(walk_images(folder, progress))
@@ -247,6 +248,7 @@ def read_folder(folder: Path, progress: Progress) -> Columns:
         has_labels=bool(label_of),
         path=Texts.of(os.path.join(root, image.path) for image in found),
         names={label: name for name, label in label_of.items() if label != name},
+        own=columns_of_names([path.rpartition("/")[2] for path in paths], str(folder), progress),
     )
 
 
