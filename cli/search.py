@@ -72,8 +72,7 @@ def command(no_fold: bool, as_json: bool, as_csv: bool, **words: Any) -> None:
         say_json(page.to_json())
     elif as_csv:
         own = own_names(item.neighbour for item in page.items)
-        header = [*CSV_COLUMNS, *(f"own_{name}" if name in CSV_COLUMNS else name for name in own)]
-        say_csv("".join([csv_line(header), *(_csv_line(item, own) for item in page.items)]))
+        say_csv("".join([csv_line(_header(own)), *(_csv_line(item, own) for item in page.items)]))
     else:
         say_lines("\n".join([*map(_line, page.items), _end(page)]))
 
@@ -107,6 +106,16 @@ def _line(item: "Similar") -> str:
 def _end(page: "Page") -> str:
     more = "others follow" if page.has_more else "that is all of them"
     return f"{counted(len(page.items), 'image')} listed, {page.n_rows_looked_at:,} looked at; {more}"
+
+
+def _header(own: Sequence[str]) -> list[str]:
+    """Columns of the table; own ones that are called as others get `own_` before their name."""
+    names = [*CSV_COLUMNS]
+    for name in own:
+        names.append(name)
+        while names[-1] in names[:-1]:
+            names[-1] = f"own_{names[-1]}"
+    return names
 
 
 def _csv_line(item: "Similar", own: Sequence[str]) -> str:

@@ -186,11 +186,16 @@ def _cross_validated(
     )
 
 
+def few_queries(n: int, rough: str) -> tuple[str, ...]:
+    """A warning where there are too few queries for what they leave rough."""
+    if n >= FEW_QUERIES:
+        return ()
+    return (f"only {counted(n, 'query')}, fewer than {FEW_QUERIES}: {rough} are rough",)
+
+
 def _warnings(figures: CrossValidated, at_precision: Threshold, precision: float, rough: str) -> tuple[str, ...]:
     """Warnings for a reader of the calibration, a line each."""
-    warnings = []
-    if figures.n_queries < FEW_QUERIES:
-        warnings.append(f"only {counted(figures.n_queries, 'query')}, fewer than {FEW_QUERIES}: {rough} are rough")
+    warnings = [*few_queries(figures.n_queries, rough)]
     if figures.n_non_landmarks == 0:
         warnings.append("no non-landmarks among the queries: pictures of no known landmark will be answered too often")
     if figures.n_not_in_index:

@@ -195,18 +195,21 @@ def _has_own_background(inputs: "BuildInputs") -> bool:
 
 
 def _result(job: TuneJob, found: "Found", finder: "Finder") -> TuneResult:
+    from index.calibrate.precision import few_queries
+
     material = finder.material
+    n = len(material.queries)
     return TuneResult(
         found=found,
         steps=_steps(job, found.chosen.space, found.usual.space),
         queries=str(job.queries),
         seed=job.settings.seed,
-        n_queries=len(material.queries),
+        n_queries=n,
         n_landmark_queries=int(material.truths.known.sum()),
         n_rows=len(material.rows),
         n_all_queries=material.n_queries,
         n_all_rows=material.n_rows,
-        warnings=finder.warnings,
+        warnings=(*finder.warnings, *few_queries(n, "the figures and what was chosen by them")),
     )
 
 

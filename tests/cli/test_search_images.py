@@ -7,6 +7,8 @@ import json
 import pytest
 from tiny_set import HERE, done, hear, refused
 
+from cli.search import _header
+
 ASKED = "images/test-arch-0.jpg"
 WITHOUT_WORKERS = HERE[2:]
 
@@ -33,6 +35,10 @@ def test_csv_and_json_say_the_same(tiny_set):
     assert [float(row["score"]) for row in rows] == [item["score"] for item in page["items"]]
     assert {(row["width"], row["height"], row["dpi"]) for row in rows} == {("48", "48", "")}
     assert (page["n_rows_looked_at"], page["has_more"]) == (32, True)
+
+
+def test_own_columns_that_are_called_as_others_have_names_of_their_own():
+    assert _header(["year", "score", "own_score"])[-3:] == ["year", "own_score", "own_own_score"]
 
 
 def test_those_that_vote_are_the_neighbours_of_the_answer(tiny_set):

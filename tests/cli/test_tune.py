@@ -29,6 +29,7 @@ def test_what_was_tried_is_a_table_and_the_commands_build_what_was_chosen(tiny_s
     content = json.loads(result.stdout)
     assert (content["n_queries"], content["n_landmark_queries"], content["n_rows"]) == (22, 16, 32)
     assert (content["n_tries"], len(content["trials"])) == (4, 2)
+    assert content["warnings"] == ["only 22 queries, fewer than 100: the figures and what was chosen by them are rough"]
     lines = done("tune", "val.csv", *QUICK).stdout.splitlines()
     assert lines[0].startswith("val.csv: 22 queries, 6 of them non-landmarks, against 32 rows; 4 settings tried of ")
     assert [line.strip() for line in lines[-2:]] == content["commands"]
@@ -51,6 +52,14 @@ def test_applied_the_index_is_built_and_calibrated(tiny_set):
     assert content["applied"] == calibration["cross_validated"]
     assert calibration["origin"]["source"] == "val.h5"
     done("query", "images/test-arch-0.jpg", "--index", "tuned", *HERE)
+
+
+def test_applied_with_verification_the_index_verifies(tiny_set):
+    for part in ("train", "val"):
+        done("embed", f"{part}.csv", "--local", "rootsift", *HERE)
+    done("tune", "val.csv", *QUICK, "--apply", "--verify", "--output", "tuned", "--json")
+    assert json.loads(Path("tuned/calibration.json").read_text())["verified"]["cross_validated"]["gap"] > 0
+    done("query", "images/test-arch-0.jpg", "--index", "tuned", "--verify", *HERE)
 
 
 @pytest.fixture
