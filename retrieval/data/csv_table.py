@@ -84,6 +84,10 @@ class Table(Protocol):
         """Names of the columns that hold lists of numbers, which nobody reads."""
 
     @property
+    def list_columns(self) -> frozenset[str]:
+        """Names of the columns that hold lists, as of `joined`."""
+
+    @property
     def notes(self) -> list[str]:
         """Lines on how the table is read, where that is not as usual."""
 
@@ -131,6 +135,11 @@ class CsvTable:
 
     @property
     def vector_columns(self) -> frozenset[str]:
+        """None."""
+        return frozenset()
+
+    @property
+    def list_columns(self) -> frozenset[str]:
         """None."""
         return frozenset()
 

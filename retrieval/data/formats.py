@@ -122,8 +122,16 @@ def recognise_manifest(
 
 
 def read_layout(table: Table, names: ColumnMap = BY_HEADER) -> Layout:
-    """As `recognise_manifest`, of a table; descriptors of others are not kept as a user's own columns."""
+    """As `recognise_manifest`, of a table; descriptors of others are not kept as a user's own columns.
+
+    A column of lists that is taken for the landmark holds several landmarks.
+    """
     layout = recognise_manifest(table.header, table.source, table.image_columns, names)
+    at = layout.columns.get("landmark", -1)
+    if at >= 0 and table.header[at] in table.list_columns:
+        columns = {"landmarks" if role == "landmark" else role: place for role, place in layout.columns.items()}
+        others = (one for one in layout.taken if one[0] != table.header[at])
+        layout = replace(layout, columns=columns, taken=(*others, (table.header[at], "landmarks, as it holds lists")))
     own = tuple((name, at) for name, at in layout.own if table.header[at] not in table.vector_columns)
     left = tuple(name for name, at in layout.own if table.header[at] in table.vector_columns)
     return replace(layout, own=own, ignored=layout.ignored + left)

@@ -25,6 +25,11 @@ _NO_CLASS = re.compile(r"-1(\.0+)?")
 _SHOWN = 3
 
 
+def joined(texts: Iterable[str]) -> str:
+    """The texts of a list in one cell, separated by spaces; white space in one of them is `_`."""
+    return " ".join(filter(None, ("_".join(text.split()) for text in texts)))
+
+
 @dataclass(frozen=True, slots=True)
 class Spelling:
     """Spelling of the labels of one column.

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from retrieval.data.csv_table import BadRows
+from retrieval.data.labels import joined
 from retrieval.data.pipes import Place, place_of
 from retrieval.errors import LmrError
 from retrieval.files.urls import remote_url, status_of
@@ -72,6 +73,7 @@ class ParquetTable:
         with told(self.source):
             self.image_columns = frozenset(name for name in self.header if self._holds_images(name))
             self.vector_columns = frozenset(name for name in self.header if _is_vector(self._schema.field(name).type))
+            self.list_columns = frozenset(name for name in self.header if _is_list(self._schema.field(name).type))
         self._classes = _classes(self._schema.metadata or {}, self.header)
         for column, names in self._classes.items():
             if names and (most := Counter(names).most_common(1)[0])[1] > 1:
@@ -112,9 +114,18 @@ class ParquetTable:
     def _named(self, row: list[str]) -> list[str]:
         """A row with the names of classes for their numbers. ValueError for a number without one."""
         return [
-            _class_name(text, self._classes[name], name) if name in self._classes else text
+            self._class_name(text, name) if name in self._classes else text
             for name, text in zip(self.header, row, strict=True)
         ]
+
+    def _class_name(self, text: str, column: str) -> str:
+        """Name of a class by its number, or of several; blank for a blank and for -1, which stands for no class."""
+        names = self._classes[column]
+        numbers = [number for number in text.split() if number != "-1"]
+        if any(not number.isdecimal() or int(number) >= len(names) for number in numbers):
+            raise ValueError(f"{column} is {text}, and the file names {counted(len(names), 'class')}, from 0 on")
+        found = [names[int(number)] for number in numbers]
+        return joined(found) if column in self.list_columns else "".join(found)
 
     def _batches(self) -> Iterator[list[list[str]]]:
         names = [name for name in self.header if name not in self.image_columns]
@@ -221,15 +232,6 @@ def _class_names(feature: Any) -> list[str]:
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
 
 
-def _class_name(text: str, names: Sequence[str], column: str) -> str:
-    """Name of a class by its number, or of several; blank for a blank and for -1, which stands for no class."""
-    numbers = [number for number in text.split() if number != "-1"]
-    if any(not number.isdecimal() or int(number) >= len(names) for number in numbers):
-        raise ValueError(f"{column} is {text}, and the file names {counted(len(names), 'class')}, from 0 on")
-    found = [names[int(number)] for number in numbers]
-    return found[0] if len(found) == 1 else " ".join("_".join(name.split()) for name in found)
-
-
 def _look(path: str) -> tuple[PartFile, Any]:
     """A file, and its schema by what it says of itself."""
     with told(path):
@@ -259,8 +261,14 @@ def _is_vector(column_type: Any) -> bool:
     """Tells whether it is of lists of floating-point numbers, as descriptors are."""
     import pyarrow.types as types
 
-    is_list = types.is_list(column_type) or types.is_large_list(column_type) or types.is_fixed_size_list(column_type)
-    return is_list and (types.is_floating(column_type.value_type) or _is_vector(column_type.value_type))
+    return _is_list(column_type) and (types.is_floating(column_type.value_type) or _is_vector(column_type.value_type))
+
+
+def _is_list(column_type: Any) -> bool:
+    import pyarrow.types as types
+
+    kinds = (types.is_list, types.is_large_list, types.is_fixed_size_list)
+    return any(is_kind(column_type) for is_kind in kinds)
 
 
 def _is_text(value: bytes) -> bool:
@@ -301,4 +309,4 @@ def _as_text(value: Any) -> str:
         return ""
     if isinstance(value, float) and value.is_integer():  # what pandas makes of whole numbers beside a null
         return str(int(value))
-    return " ".join(map(_as_text, value)) if isinstance(value, list) else str(value)
+    return joined(map(_as_text, value)) if isinstance(value, list) else str(value)

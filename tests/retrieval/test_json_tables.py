@@ -234,3 +234,25 @@ def test_a_file_of_coco_that_is_cut_short_is_refused_by_its_line(tmp_path: Path)
     assert problem(tmp_path, '{"annotations": [{"image_id": 1, "category_id": 1}]}') == (
         "t.json is one JSON object, and has no list images as COCO does; give records"
     )
+
+
+def test_a_label_that_is_a_list_is_several_landmarks(tmp_path: Path) -> None:
+    records = [
+        {"image_id": "a", "label": ["Eiffel Tower", None, "b"]},
+        {"image_id": "b", "label": "Eiffel Tower"},
+        {"image_id": "c", "label": ["b"]},
+        {"image_id": "d", "label": []},
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(map(json.dumps, records)))
+    progress = Recorder()
+    found = read_manifest(path, progress)
+    assert found.landmarks == ("Eiffel_Tower", "b")
+    assert (found.landmark.tolist(), found.more_landmarks) == ([0, 0, 1, -1], {0: (1,)})
+    assert progress.warnings == [f"{path}: label taken as landmarks, as it holds lists"]
+
+
+def test_a_label_in_lists_of_one_is_a_landmark(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('[{"image_id": "a", "label": [7]}, {"image_id": "b", "label": [8]}]')
+    assert read_manifest(path).landmarks == ("7", "8")

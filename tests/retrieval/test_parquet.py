@@ -348,3 +348,12 @@ def test_train_and_test_of_a_data_set_are_not_read_as_one_table(tmp_path: Path) 
     )
     (tmp_path / "test-00000-of-00001.parquet").unlink()
     assert len(read_manifest(tmp_path)) == 2
+
+
+def test_a_label_that_is_a_list_is_several_landmarks(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"image_id": ["a", "b"], "landmark_id": [["x", "y z"], ["z"]]}), path)
+    found = read_manifest(path)
+    assert found.landmarks == ("x", "y_z", "z")
+    assert (found.landmark.tolist(), found.more_landmarks) == ([0, 2], {0: (1,)})

@@ -10,6 +10,7 @@ import numpy as np
 
 from retrieval.arrays import BoolArray
 from retrieval.data.csv_table import BadRows, NoBadRows, file_errors, told_text
+from retrieval.data.labels import joined
 from retrieval.data.pipes import MAX_LINE_BYTES, Place, place_of
 from retrieval.data.tables.json_text import BrokenJsonError, JsonText, cells, decode
 from retrieval.errors import LmrError
@@ -41,7 +42,7 @@ class JsonTable:
         self.header: list[str] = []
         self.notes: list[str] = []
         self.names: Mapping[str, str] = {}
-        self._by_line = True
+        self._by_line, self._lists = True, set[str]()
         self._look()
         if not self.header:
             bad = BadRows(self.source)
@@ -49,6 +50,11 @@ class JsonTable:
                 pass
             bad.refuse_any()
             raise LmrError(f"{self.source} holds no records; a manifest has one for each picture")
+
+    @property
+    def list_columns(self) -> frozenset[str]:
+        """Names of the columns in which a record has a list of several."""
+        return frozenset(self._lists)
 
     def batches(self) -> Iterator[list[list[str]]]:
         """Lists of at most 512 rows."""
@@ -66,7 +72,7 @@ class JsonTable:
         with self._text(self._progress) as text:
             for number, (line, record) in enumerate(self._records(text), start=1):
                 try:
-                    found = _cells(record)
+                    found = self._cells(record)
                 except ValueError as problem:
                     bad.add(line if self._by_line else number, str(problem))
                     continue
@@ -81,7 +87,7 @@ class JsonTable:
                 self._by_line &= line > last
                 last = line
                 try:
-                    if not (found := _cells(record)).keys() <= names.keys():
+                    if not (found := self._cells(record)).keys() <= names.keys():
                         names.update(dict.fromkeys(found))
                 except ValueError:
                     continue  # told with the others, by `numbered`
@@ -107,6 +113,11 @@ class JsonTable:
                 yield given.line, given.value()
         except BrokenJsonError as error:
             yield error.line, error
+
+    def _cells(self, record: Any) -> dict[str, str]:
+        if isinstance(record, BrokenJsonError):
+            raise ValueError(str(record))
+        return cells(record, self._lists)
 
     @contextmanager
     def _text(self, progress: Progress = SILENT) -> Iterator[TextIO]:
@@ -136,12 +147,6 @@ def _is_record(line: str) -> bool:
         return False
 
 
-def _cells(record: Any) -> dict[str, str]:
-    if isinstance(record, BrokenJsonError):
-        raise ValueError(str(record))
-    return cells(record)
-
-
 class CocoTable(JsonTable):
     """The images of a file in the form of COCO, each with the category of its annotations.
 
@@ -160,7 +165,7 @@ class CocoTable(JsonTable):
         has_images = False
         for key, number, record in self._entries():
             try:
-                found = _cells(record)
+                found = self._cells(record)
                 if key == _IMAGES:
                     if not found.keys() <= names.keys():
                         names.update(dict.fromkeys(found))
@@ -198,7 +203,7 @@ class CocoTable(JsonTable):
             if key != _IMAGES:
                 continue
             row += 1
-            found = _cells(record)
+            found = self._cells(record)
             yield number, [*(found.get(name, "") for name in self._columns), *self._label_cells(row)]
 
     def _label_cells(self, row: int) -> list[str]:
@@ -207,7 +212,7 @@ class CocoTable(JsonTable):
         codes = [self._label[row], *self._more.get(row, ())]
         if not self._more:
             return [self._labels[codes[0]]]
-        return [" ".join("_".join(self._labels[code].split()) for code in codes), "Public"]
+        return [joined(self._labels[code] for code in codes), "Public"]
 
     def _entries(self, progress: Progress = SILENT) -> Iterator[tuple[str, int, Any]]:
         """Name of the list, line or number in it, and value of each entry."""

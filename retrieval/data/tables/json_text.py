@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+from retrieval.data.labels import joined
 from retrieval.words import visible
 
 MAX_CHARACTERS = 1 << 26  # of one value: as many bytes as a line of a CSV file may have
@@ -44,24 +45,31 @@ def decode(text: str) -> Any:
         raise BrokenJsonError(1, _TOO_DEEP) from error
 
 
-def cells(record: Any) -> dict[str, str]:
-    """The entries of an object as texts: null as blank, lists separated by spaces, those of an inner object as
-    `outer.inner`. Raises ValueError with the reason for anything else."""
-    is_plain = isinstance(record, dict) and _TEXT.issuperset(map(type, record.values()))
+def cells(record: Any, lists: set[str]) -> dict[str, str]:
+    """The entries of an object as texts: null as blank, lists as of `joined`, those of an inner object as
+    `outer.inner`. Raises ValueError with the reason for anything else.
+
+    lists: names of those that are lists of several in one record or another, to which it adds; where they are texts
+    they are lists of one.
+    """
+    is_plain = isinstance(record, dict) and not lists and _TEXT.issuperset(map(type, record.values()))
     if is_plain and "".join(record.values()).isascii():
         return dict(record)  # as most are, in a third of the time
     if isinstance(record, Twice):
         raise ValueError(f"the key {record.key!r} is there twice")
     if not isinstance(record, dict):
         raise ValueError(f'{_shown(record)} where an object is expected, such as {{"path": ..., "label": ...}}')
-    return dict(_entries(record, "", 0))
+    found = dict(_entries(record, "", 0, lists))
+    return found | {name: joined([found[name]]) for name in lists if isinstance(record.get(name), str)}
 
 
-def _entries(record: Mapping[str, Any], prefix: str, depth: int) -> Iterator[tuple[str, str]]:
+def _entries(record: Mapping[str, Any], prefix: str, depth: int, lists: set[str]) -> Iterator[tuple[str, str]]:
     for key, value in record.items():
         if isinstance(value, dict) and depth < _DEEPEST:
-            yield from _entries(value, f"{prefix}{key}.", depth + 1)
+            yield from _entries(value, f"{prefix}{key}.", depth + 1, lists)
         else:
+            if isinstance(value, list) and len(value) > 1:
+                lists.add(prefix + key)
             yield prefix + key, _cell(value, key)
 
 
@@ -72,7 +80,7 @@ def _cell(value: Any, key: str) -> str:
         return "" if value is None else str(value).lower()
     if isinstance(value, list):
         is_flat = not any(isinstance(one, dict | list | Twice) for one in value)
-        return " ".join(_cell(one, key) for one in value) if is_flat else _whole(value)
+        return joined(_cell(one, key) for one in value) if is_flat else _whole(value)
     text = value if isinstance(value, str) else _whole(value)
     if not text.isascii():
         try:

@@ -42,7 +42,7 @@ class WebDatasetTable:
     def __init__(self, source: str, tars: TarSet, progress: Progress = SILENT) -> None:
         self.source = source
         self.names: Mapping[str, str] = {}
-        self._tars = tars.paths
+        self._tars, self._lists = tars.paths, set[str]()
         self._tar, self._places = array("i"), {kind: array("q") for kind in _KINDS}
         names = TextsWriter()
         progress.begin("reading tars", tars.n_bytes, "B")
@@ -64,6 +64,11 @@ class WebDatasetTable:
         depths = {name.count("/") for name in self._names}
         is_flat = depths == {0} or (depths == {1} and len({name.split("/")[0] for name in self._names}) == 1)
         return is_flat and any(map(self._has, _KINDS))
+
+    @property
+    def list_columns(self) -> frozenset[str]:
+        """Names of the keys under which a JSON file has a list of several."""
+        return frozenset(self._lists)
 
     def batches(self) -> Iterator[list[list[str]]]:
         """Lists of at most 512 rows."""
@@ -146,13 +151,27 @@ class WebDatasetTable:
             if size < 0:
                 continue
             text = _text(file, offset, size, kind)
-            found |= _json_cells(text) if kind == "json" else {kind: text}
+            found |= self._json_cells(text) if kind == "json" else {kind: text}
         return found
+
+    def _json_cells(self, text: str) -> dict[str, str]:
+        lists = set[str]()
+        try:
+            found = cells(decode(text), lists)
+        except (BrokenJsonError, ValueError) as error:
+            raise ValueError(f"its .json: {error}") from error
+        self._lists |= set(map(_key_of, lists))
+        return {_key_of(key): text for key, text in found.items()}
 
     def _shown(self, row: int) -> str:
         """An image's path from the folder of the tars, or in the only tar."""
         tar = os.path.basename(self._tars[self._tar[row]])
         return self._names[row] if self.source.endswith(tar) else f"{tar}/{self._names[row]}"
+
+
+def _key_of(key: str) -> str:
+    """A key of a JSON file as a column, beside those of the tars."""
+    return f"json.{key}" if key.lower() in _TAKEN else key
 
 
 def _keys_of(name: str) -> tuple[str, str]:
@@ -177,14 +196,6 @@ def _text(file: BinaryIO, offset: int, size: int, kind: str) -> str:
         return data.decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
         raise ValueError(f"its .{kind} is not UTF-8") from error
-
-
-def _json_cells(text: str) -> dict[str, str]:
-    try:
-        found = cells(decode(text))
-    except (BrokenJsonError, ValueError) as error:
-        raise ValueError(f"its .json: {error}") from error
-    return {f"json.{key}" if key.lower() in _TAKEN else key: text for key, text in found.items()}
 
 
 def open_webdataset(source: str, tars: TarSet | None, progress: Progress = SILENT) -> WebDatasetTable | None:
