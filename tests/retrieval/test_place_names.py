@@ -29,6 +29,11 @@ def test_metres_are_read_where_a_name_has_no_degrees() -> None:
     assert told(found) == {"utm_east": ["0381456.12", "381460.5"], "utm_north": ["3946231.70", "3946240"]}
 
 
+def test_what_lies_beyond_its_range_is_no_place() -> None:
+    found = columns_of_names([TOKYO, "@1@2@54@S@35@539@.jpg", "@30000000@2@54@S@35@139@.jpg"], "photos", Recorder())
+    assert told(found) == {"utm_east": ["0381456.12", "1", ""], "utm_north": ["3946231.70", "2", ""]}
+
+
 @pytest.mark.parametrize("other", ["@381460.5@3946240@55@S@@@.jpg", "@381460.5@3946240@54@H@@@.jpg"])
 def test_metres_of_two_zones_are_left_out_with_a_word(other: str) -> None:
     progress = Recorder()

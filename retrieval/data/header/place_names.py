@@ -15,6 +15,7 @@ from retrieval.words import counted
 
 _NUMBER = r"(-?\d+(?:\.\d*)?)"
 _NAME = re.compile(rf"@{_NUMBER}@{_NUMBER}@(\d*)@([A-Za-z]?)@{_NUMBER}?@{_NUMBER}?@")
+_MOST_M = 2e7  # of metres of a zone, as anywhere
 
 
 def columns_of_names(names: Sequence[str], source: str, progress: Progress) -> OwnColumns:
@@ -24,11 +25,12 @@ def columns_of_names(names: Sequence[str], source: str, progress: Progress) -> O
     progress: is warned of what was read, and of coordinates that have no common plane and are left out.
     """
     found = [_NAME.match(name) for name in names]
+    found = [match if match and max(_sizes(match, (1, 2))) <= _MOST_M else None for match in found]
     placed = [match for match in found if match is not None]
     if not placed:
         return {}
     told = f"{source}: {counted(len(placed), 'image')} of {len(names):,} say in their names where they were taken"
-    in_degrees = all(match[5] and match[6] and abs(float(match[5])) <= 90 for match in placed)
+    in_degrees = all(match[5] and match[6] and _are_degrees(*_sizes(match, (5, 6))) for match in placed)
     zones = sorted({f"{match[3]} {'south' if 'C' <= match[4].upper() < 'N' else 'north'}" for match in placed})
     if not in_degrees and len(zones) > 1:
         progress.warn(
@@ -42,3 +44,11 @@ def columns_of_names(names: Sequence[str], source: str, progress: Progress) -> O
         role: Texts.of("" if match is None else match[place] for match in found)
         for role, place in zip(roles, places, strict=True)
     }
+
+
+def _sizes(match: re.Match[str], groups: Sequence[int]) -> list[float]:
+    return [abs(float(match[group])) for group in groups]
+
+
+def _are_degrees(lat: float, lon: float) -> bool:
+    return lat <= 90 and lon <= 180
