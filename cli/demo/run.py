@@ -1,20 +1,16 @@
 """Walk of the demo: a small set of landmarks, trained on, indexed, calibrated, evaluated and asked about."""
 
 from contextlib import chdir
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from cli.demo.choice import FOLDERS, TRAINED, UNTRAINED, better_on_val, take
+from cli.demo.config import DemoJob, Training
 from cli.terminal import warn_lines
-from retrieval.device_name import require_one_device
 from retrieval.files.lock import output_locks
-from retrieval.images.spec import MOST_PIXELS
-from retrieval.jobs import ComputingJob, WritingJob, option
-from retrieval.models.packaged import EXTRA, LITE2
-from retrieval.models.request import NetworkRequest, PreparationRequest
+from retrieval.models.request import PreparationRequest
 from retrieval.parallel import count_workers
-from retrieval.train.config import AugmentConfig, TrainConfig
-from retrieval.train.loss_config import LossConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,118 +19,27 @@ if TYPE_CHECKING:
     from index.evaluate.result import EvaluationResult
     from retrieval.images.spec import ImageSpec
 
-SIZE = 64  # pixels: the rendered details survive it, and training takes one to four minutes on two cores
-EPOCHS = 26
 # Random crops show things larger in training than they are when images are embedded (Touvron et al., Fixing the
 # train-test resolution discrepancy, 2019); the ratio is that of docs/benchmarks.md, 288 pixels after training at 224.
 EMBEDDED_LARGER = 9 / 7
-BACKBONE = "resnet18"
-LAST_LAYER, WHOLE_FROM = "layer3", 128  # below these pixels layer4 has a map of less than 4 x 4 left
-# One's own pictures with the weights of a package: a few passes over its last blocks, which did better on a thousand
-# pictures than training all of them (docs/training.md) and take half the time.
-OWN_SIZE, OWN_EPOCHS, OWN_FREEZE = 224, 10, "5"
-# From random weights: higher rates, and a milder loss than fine-tuning takes.
-FROM_SCRATCH = TrainConfig(
-    backbone_rate=1.5e-3,
-    head_rate=1e-2,
-    weight_decay=0.02,
-    loss=LossConfig(margin_rad=0.1, margin_rare_rad=0.2, scale=16.0, negative_weight=0.5),
-    augment=AugmentConfig(
-        flip=0.0, greyscale=0.0, brightness=0.4, saturation=0.4, hue=0.0
-    ),  # no rendered landmark is ever seen mirrored
-)
 PRECISION = 0.9  # of few hundred held-out images hardly one in three is surely right in 95 of 100 cases
 N_SHOWN = 4  # queries on the sheet
 STORES = ("train.h5", "val.h5", "background.h5", "test_solution.h5", "test.h5")
-OUTPUTS = ("model", "untrained", "landmarks", *STORES, "report.html", "sheet.jpg", "submission.csv")  # beside manifests
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoNetwork(NetworkRequest):
-    """The network of the demo: a small one."""
-
-    backbone: str = option(
-        "",
-        default_text=f"{BACKBONE}; with images {LITE2} where the extra {EXTRA} is installed",
-        help=f"{LITE2}, any torchvision classification network, timm:NAME, plain-cnn or plain-mlp.",
-    )
-    n_dimensions: int = option(128, help="Length of a descriptor; 0 = the pooled features, without a neck.")
-
-    @property
-    def is_from_scratch(self) -> bool:
-        """True where it starts from random weights."""
-        return not (self.weights or self.pretrained or self.packaged)
-
-    def for_size(self, size: int) -> "DemoNetwork":
-        """The network for inputs of this size: ours ends at layer3 where it is trained from scratch on small ones."""
-        own = self.backbone == BACKBONE and self.is_from_scratch and size < WHOLE_FROM
-        return replace(self, last_layer=self.last_layer or (LAST_LAYER if own else None))
-
-
-@dataclass(frozen=True)
-class DemoJob(ComputingJob, WritingJob):
-    """Make a small set of landmarks and run everything on it. images: None = landmarks are rendered."""
-
-    directory: Path = option(Path("lmr-demo"), is_argument=True)
-    _: KW_ONLY
-    images: Path | None = option(None, help="Your own images, FOLDER/<landmark>/<image> or a tar, instead.")
-    seed: int = option(0, help="Random seed of the landmarks, the split and the training.")
-    epochs: int | None = option(
-        None, low=1, default_text=f"{EPOCHS}; {OWN_EPOCHS} with {LITE2}", help="Passes over the images."
-    )
-    size: int | None = option(
-        None,
-        low=16,
-        high=MOST_PIXELS,
-        default_text=f"{SIZE}; {OWN_SIZE} with {LITE2}",
-        help="Side of the input in pixels.",
-    )
-    network: DemoNetwork = field(default_factory=DemoNetwork)
-    serve: bool = option(False, help="Serve the page of what was made in the end, until Ctrl-C.")
-
-    def __post_init__(self) -> None:
-        """Raises LmrError for several GPUs at once."""
-        super().__post_init__()
-        require_one_device(self.device, "the demo trains too, so give it one")
-
-    @property
-    def computing(self) -> dict[str, Any]:
-        """Words of each step: how it computes, and who is told of it."""
-        return {word: getattr(self, word) for word in ("device", "threads", "workers", "wait", "progress")}
-
-    def settled(self) -> "Training":
-        """What is run: a small network from scratch, or lite2 for one's own images where that is installed."""
-        network = self.network if self.images is None else self.network.named(self.progress)
-        if not self.network.backbone and (self.images is None or network.packaged is None):
-            network = replace(network, backbone=BACKBONE)
-        is_packaged = network.packaged is not None
-        size = self.size or (OWN_SIZE if is_packaged else SIZE)
-        config = TrainConfig(freeze=OWN_FREEZE) if is_packaged else TrainConfig()
-        config = FROM_SCRATCH if network.is_from_scratch else config
-        epochs = self.epochs or (OWN_EPOCHS if is_packaged else EPOCHS)
-        return Training(network.for_size(size), size, replace(config, epochs=epochs, seed=self.seed))
-
-    def step(self, text: str) -> None:
-        """Tells which step begins."""
-        self.progress.tell(f"-- {text}")
-
-
-@dataclass(frozen=True, slots=True)
-class Training:
-    """What a demo trains, on images of which size, and how."""
-
-    network: DemoNetwork
-    size: int
-    config: TrainConfig
+MADE = ("report.html", "sheet.jpg", "submission.csv")
+OUTPUTS = (*FOLDERS, str(UNTRAINED), str(TRAINED), *STORES, *MADE)  # beside manifests
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Outcome of a demo: GAP and top-1 on its test queries, trained and untrained; paths of what it made."""
+    """Outcome of a demo: GAP and top-1 on its test queries; paths of what it made.
+
+    untrained_gap: of the network as it came. is_trained: whether the trained one answers.
+    """
 
     gap: float
     top1: float
     untrained_gap: float
+    is_trained: bool
     report: Path
     sheet: Path
     submission: Path
@@ -191,11 +96,15 @@ def walk(demo: "DemoSet", job: DemoJob) -> Outcome:
     report, sheet, submission = Path("report.html"), Path("sheet.jpg"), Path("submission.csv")
     training = job.settled()
     job.step("training a network from scratch" if training.network.is_from_scratch else "training")
-    spec = _train(demo, training, job)
+    folder = TRAINED if training.may_lose else Path()
+    spec = _train(demo, training, folder / "model", job)
     job.step("the same network untrained, for comparison")
     untrained_gap = _measure_untrained(demo, training, spec, job)
     job.step("descriptors, index, calibration")
-    index = _index(demo, Path("model"), spec, Path(), job)
+    index = _index(demo, folder / "model", spec, folder, job)
+    if training.may_lose:
+        folder = better_on_val(job.progress)
+        index = take(folder, STORES[:3])
     job.step("evaluating on the test pictures")
     measured = _evaluate(demo, index, Path("test_solution.h5"), job)
     for text in measured.warnings:
@@ -210,7 +119,8 @@ def walk(demo: "DemoSet", job: DemoJob) -> Outcome:
     written = lmr.submit(demo.test, index=index, images=demo.images, output=submission, overwrite=True, **job.computing)
     job.progress.tell(submission_text(written))
     accuracy = measured.evaluation.accuracy
-    return Outcome(accuracy.gap, accuracy.top1, untrained_gap, report, sheet, submission)
+    is_trained = folder != UNTRAINED
+    return Outcome(accuracy.gap, accuracy.top1, untrained_gap, is_trained, report, sheet, submission)
 
 
 def across_landmarks(labels: "Sequence[tuple[str, ...]]", n: int) -> list[int]:
@@ -228,13 +138,13 @@ def across_landmarks(labels: "Sequence[tuple[str, ...]]", n: int) -> list[int]:
     return (rows + [row for row in range(len(labels)) if row not in rows])[:n]
 
 
-def _train(demo: "DemoSet", training: Training, job: DemoJob) -> "ImageSpec":
-    """Trains a network; returns how images are prepared when it embeds them."""
+def _train(demo: "DemoSet", training: Training, folder: Path, job: DemoJob) -> "ImageSpec":
+    """Trains a network into a folder; returns how images are prepared when it embeds them."""
     import lmr
     from cli.report.plots import draw_curves
     from retrieval.models.checkpoint import load_model
 
-    folder = Path("model")
+    folder.parent.mkdir(exist_ok=True)
     trained = lmr.train(
         demo.train,
         negatives=demo.background if demo.background.exists() else None,
@@ -260,7 +170,7 @@ def _measure_untrained(demo: "DemoSet", training: Training, spec: "ImageSpec", j
     from retrieval.models.checkpoint import CARD, save_model
     from retrieval.models.device import seeded
 
-    folder = Path("untrained")
+    folder = UNTRAINED
     folder.mkdir(exist_ok=True)
     if job.overwrite or not (folder / "model" / CARD).exists():
         network = training.network

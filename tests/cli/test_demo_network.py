@@ -1,5 +1,6 @@
 """Which network `lmr demo` trains, and compares with."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 from PIL import Image
 from tiny_set import HERE, done
 
-from cli.demo.run import DemoJob, Outcome
+from cli.demo.config import DemoJob
+from cli.demo.run import Outcome
 from retrieval.jobs import build
 from retrieval.models.checkpoint import read_card
 from retrieval.models.packaged import LITE2, PACKAGED
@@ -46,15 +48,36 @@ def settled(change):
     return network.backbone, training.size, config.epochs, config.freeze, network.is_from_scratch
 
 
-def test_overwriting_makes_the_untrained_network_anew(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def make_own(n):
+    """Images of three landmarks in the folder `own`."""
     rng = np.random.default_rng(0)
     for label in range(3):
         Path("own", str(label)).mkdir(parents=True)
-        for i in range(8):
+        for i in range(n):
             Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((64, 64)).save(
                 f"own/{label}/{label}-{i}.png"
             )
+
+
+@pytest.mark.skipif(not PACKAGED[LITE2].is_installed(), reason="the extra weights is not installed")
+def test_of_a_network_with_weights_the_one_that_is_better_on_val_answers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_own(5)
+    demo = ("demo", "d", "--images", "own", "--size", "32", "--epochs", "1", "--json", *HERE)
+    monkeypatch.setattr("cli.demo.choice._val_gap", lambda index: float(index.parent.name == "trained"))
+    assert json.loads(done(*demo).stdout)["is_trained"]
+    first = done("info", "d/landmarks", "--json").stdout
+    assert read_card(Path("d/model")) == read_card(Path("d/trained/model"))
+    monkeypatch.setattr("cli.demo.choice._val_gap", lambda index: 0.5)
+    assert not json.loads(done(*demo, "--overwrite").stdout)["is_trained"]
+    assert read_card(Path("d/model")) == read_card(Path("d/untrained/model"))
+    assert done("info", "d/landmarks", "--json").stdout != first
+    done("evaluate", "d/test_solution.csv", "--index", "d/landmarks", *HERE)
+
+
+def test_overwriting_makes_the_untrained_network_anew(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_own(8)
     demo = ("demo", "d", "--images", "own", "--backbone", "shufflenet_v2_x0_5", "--dimensions", "0", "--epochs", "1")
     done(*demo, "--size", "32", *HERE)
     done(*demo, "--size", "48", "--overwrite", *HERE)
@@ -66,7 +89,7 @@ def test_what_it_made_is_served_in_the_end_on_any_free_port(tmp_path, monkeypatc
     served = []
     monkeypatch.chdir(tmp_path)
     Path("d").mkdir()
-    outcome = Outcome(0.9, 0.8, 0.1, Path("report.html"), Path("sheet.jpg"), Path("submission.csv"))
+    outcome = Outcome(0.9, 0.8, 0.1, True, Path("report.html"), Path("sheet.jpg"), Path("submission.csv"))
     monkeypatch.setattr("cli.demo.command.run_demo", lambda _: outcome)
     monkeypatch.setattr("cli.demo.command.serve", lambda job: served.append((job, Path.cwd())))
     assert done("demo", "d").stdout.startswith("GAP 0.900")
