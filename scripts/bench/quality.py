@@ -3,7 +3,9 @@
 Every run is the training of scripts/bench/photos.py with another seed or number format, embedded, indexed and
 calibrated on val by commands of lmr, printed as they run. A call that was stopped goes on in --work; what is finished
 there is not done again. With --public finished runs answer the public half of test, once. With --join the networks of
-several runs answer together, their descriptors put one after the other as `lmr ensemble` puts them.
+several runs answer together, their descriptors put one after the other as `lmr ensemble` puts them. With --part the
+descriptor is its neck's or its pooled part alone. With --grown the landmarks of val come into the index once it is
+calibrated on them, as anybody would do who has no other use for them.
 
     python scripts/bench/quality.py --data ../shared/photos --weights ../shared/weights --work /tmp/quality \\
         --recipe lite0 --seeds 0,1,2 --precisions bf16,fp32 --public
@@ -45,18 +47,24 @@ class Place:
 
 @dataclass(frozen=True)
 class Run:
-    """One training. options: further ones of lmr train, which `variant` names."""
+    """One training, and the part of its descriptors that answers. options: of lmr train, which `variant` names."""
 
     recipe: str
     precision: str
     seed: int
     variant: str = ""
     options: tuple[str, ...] = ()
+    part: str = "both"
 
     @property
     def name(self) -> str:
         """Name of its folder."""
         return "-".join(filter(None, (self.recipe, self.variant, self.precision, str(self.seed))))
+
+    @property
+    def answers(self) -> str:
+        """Name of the folder of its answers."""
+        return self.name if self.part == "both" else f"{self.name}-{self.part}"
 
 
 def main() -> None:
@@ -73,6 +81,8 @@ def main() -> None:
     parser.add_argument("--join", action="append", default=[], help="Names of runs, with commas, that answer together.")
     parser.add_argument("--public", action="store_true", help="Score the public half too.")
     parser.add_argument("--verify", action="store_true", help="With --join: answers verified by RootSIFT too.")
+    parser.add_argument("--part", choices=["both", "neck", "pooled"], default="both", help="Of the descriptor.")
+    parser.add_argument("--grown", action="store_true", help="With --public: of an index with val's landmarks too.")
     args = parser.parse_args()
     if not (args.data / "train.csv").exists():
         sys.exit(f"{args.data}: the photographs are not there; give --data")
@@ -80,19 +90,20 @@ def main() -> None:
         sys.exit("--variant names what --train-option changes; give both")
     place = Place(args.data.resolve(), args.weights.resolve(), args.work.resolve())
     if args.join:
-        joined = {names: join(place, names.split(","), public=args.public, verify=args.verify) for names in args.join}
+        how = {"public": args.public, "verify": args.verify, "grown": args.grown}
+        joined = {names: join(place, names.split(","), **how) for names in args.join}
         print(json.dumps(joined, indent=1))
         return
     runs = [
-        Run(args.recipe, precision, int(seed), args.variant, tuple(args.train_option))
+        Run(args.recipe, precision, int(seed), args.variant, tuple(args.train_option), args.part)
         for seed in args.seeds.split(",")
         for precision in args.precisions.split(",")
     ]
-    measured = {run: measure_run(place, run, public=args.public) for run in runs}
+    measured = {run: measure_run(place, run, public=args.public, grown=args.grown) for run in runs}
     print(json.dumps(summary(place, measured), indent=1))
 
 
-def measure_run(place: Place, run: Run, *, public: bool) -> dict[str, Any]:
+def measure_run(place: Place, run: Run, *, public: bool, grown: bool = False) -> dict[str, Any]:
     """Trains, embeds and measures a run, or goes on with it; its figures."""
     folder = place.work / run.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -106,8 +117,28 @@ def measure_run(place: Place, run: Run, *, public: bool) -> dict[str, Any]:
         write_json(folder / "cost.json", cost | {"cores": len(os.sched_getaffinity(0))})
     for part in ("train", "background", "val"):
         embed(place, folder, part, trained_embedding(run.recipe))
-    figures = {**asdict(run), **read_json(folder / "cost.json")}
-    return figures | measure(place, folder, public=public)
+    if run.part != "both":
+        folder = take_part(place, run, public=public)
+    figures = {**asdict(run), **read_json(place.work / run.name / "cost.json")}
+    return figures | measure(place, folder, public=public, grown=grown)
+
+
+def take_part(place: Place, run: Run, *, public: bool) -> Path:
+    """The folder of answers by a part of the descriptors; its stores are made of those of the whole."""
+    whole, folder = place.work / run.name, place.work / run.answers
+    folder.mkdir(exist_ok=True)
+    if not (folder / "model").exists():
+        (folder / "model").symlink_to(whole / "model")
+    if public:
+        embed(place, whole, "test_solution_public", trained_embedding(run.recipe), "public")
+    if not (whole / "landmarks").exists():  # the model with the preparation of the stores
+        measure(place, whole, public=False)
+    model = whole / "landmarks" / "model"
+    for name in ("train", "background", "val", *(["public"] if public else [])):
+        if not (folder / f"{name}.h5").exists():
+            how = ["--model", model, "--descriptor", run.part, "--output", f"{name}.h5"]
+            lmr(folder, "embed", whole / f"{name}.h5", *how)
+    return folder
 
 
 def training(place: Place, run: Run) -> list[object]:
@@ -125,7 +156,7 @@ def embed(place: Place, folder: Path, part: str, options: Sequence[str], name: s
         lmr(folder, "embed", place.data / f"{part}.csv", "--output", store, *options)
 
 
-def measure(place: Place, folder: Path, *, public: bool) -> dict[str, Any]:
+def measure(place: Place, folder: Path, *, public: bool, grown: bool = False) -> dict[str, Any]:
     """Index, calibration on val and answers to the public half, from stores that are there; figures of both."""
     known = read_json(folder / FIGURES)
     if "val" not in known:
@@ -138,6 +169,9 @@ def measure(place: Place, folder: Path, *, public: bool) -> dict[str, Any]:
         write_json(folder / FIGURES, known)
     if public and "public" not in known:
         known["public"] = answer_public(place, folder)
+        write_json(folder / FIGURES, known)
+    if public and grown and "grown" not in known:
+        known["grown"] = answer_grown(place, folder, "landmarks")
         write_json(folder / FIGURES, known)
     return known
 
@@ -194,13 +228,31 @@ def answer_public(place: Place, folder: Path) -> dict[str, Any]:
     }
 
 
+def answer_grown(place: Place, folder: Path, index: str, *options: str) -> dict[str, Any]:
+    """Figures of the public half by a calibrated index that has the landmarks of val too."""
+    target = f"{index}-grown"
+    shutil.rmtree(folder / target, ignore_errors=True)
+    shutil.copytree(folder / index, folder / target)
+    lmr(folder, "index", "add", "val.h5", "--index", target)
+    return submitted(place, folder, "--index", target, "--output", f"{target}.csv", *options)
+
+
+def submitted(place: Place, folder: Path, *options: str) -> dict[str, Any]:
+    """GAP and top-1 of answers to the public half. options: of lmr submit, `--output` among them."""
+    solution, output = place.data / "test_solution_public.csv", options[options.index("--output") + 1]
+    asked = [solution, "--store", "public.h5", "--images", place.data / "images", *options, "--overwrite"]
+    lmr(folder, "submit", *asked)
+    scores = json.loads(lmr(folder, "score", output, solution, "--json"))["Public"]
+    return {key: rounded(scores[key]) for key in ("gap", "top1")}
+
+
 def summary(place: Place, measured: dict[Run, dict[str, Any]]) -> dict[str, Any]:
     """Mean and spread over the seeds of each number format and over all runs, and each run."""
     groups = {run.precision: [other for other in measured if other.precision == run.precision] for run in measured}
     if len(groups) > 1:
         groups["all"] = list(measured)
     told: dict[str, Any] = {name: spread(place, {run: measured[run] for run in runs}) for name, runs in groups.items()}
-    return told | {"runs": {run.name: figures for run, figures in measured.items()}}
+    return told | {"runs": {run.answers: figures for run, figures in measured.items()}}
 
 
 def spread(place: Place, measured: dict[Run, dict[str, Any]]) -> dict[str, Any]:
@@ -223,19 +275,22 @@ def spread(place: Place, measured: dict[Run, dict[str, Any]]) -> dict[str, Any]:
     if all("public" in figures for figures in measured.values()):
         solution = place.data / "test_solution_public.csv"
         found["gap"]["interval"] = interval(
-            [read_answers(place.work / r.name / SUBMISSION, solution) for r in measured]
+            [read_answers(place.work / r.answers / SUBMISSION, solution) for r in measured]
         )
     return found
 
 
-def join(place: Place, names: Sequence[str], *, public: bool, verify: bool) -> dict[str, Any]:
+def join(place: Place, names: Sequence[str], *, public: bool, verify: bool, grown: bool) -> dict[str, Any]:
     """The networks of several runs as one, from the descriptors that each run has; figures. One name: that run."""
-    if len(names) == 1:
-        folder = place.work / names[0]
-        return measure(place, folder, public=public) | (
-            measure_verified(place, folder, public=public) if verify else {}
-        )
     folder = place.work / "+".join(names)
+    if len(names) > 1:
+        prepare_joined(place, folder, names, public=public)
+    how = {"public": public, "grown": grown}
+    return measure(place, folder, **how) | (measure_verified(place, folder, **how) if verify else {})
+
+
+def prepare_joined(place: Place, folder: Path, names: Sequence[str], *, public: bool) -> None:
+    """The ensemble of several runs, and its stores from those of its members."""
     folder.mkdir(exist_ok=True)
     members = [place.work / name for name in names]
     lmr(folder, "ensemble", *(member / "landmarks" / "model" for member in members), "--output", "model")
@@ -247,10 +302,9 @@ def join(place: Place, names: Sequence[str], *, public: bool, verify: bool) -> d
     for store, part in parts.items():
         if not (folder / f"{store}.h5").exists():
             join_stores([member / f"{store}.h5" for member in members], folder, place.data / f"{part}.csv")
-    return measure(place, folder, public=public) | (measure_verified(place, folder, public=public) if verify else {})
 
 
-def measure_verified(place: Place, folder: Path, *, public: bool) -> dict[str, Any]:
+def measure_verified(place: Place, folder: Path, *, public: bool, grown: bool) -> dict[str, Any]:
     """The figures with verification, from stores that are there and from local features that all systems share."""
     known = read_json(folder / VERIFIED)
     parts = {"train": "train", "val": "val"} | ({"public": "test_solution_public"} if public else {})
@@ -270,11 +324,10 @@ def measure_verified(place: Place, folder: Path, *, public: bool) -> dict[str, A
         known["val"]["gained"] = [rounded(found["choice"][key]) for key in ("from_plain", "from_plain_error")]
         write_json(folder / VERIFIED, known)
     if public and "public" not in known:
-        solution, output = place.data / "test_solution_public.csv", "verified.csv"
-        words = [solution, "--store", "public.h5", *images, "--index", "verified", "--verify", "--output", output]
-        lmr(folder, "submit", *words, "--overwrite")
-        scores = json.loads(lmr(folder, "score", output, solution, "--json"))["Public"]
-        known["public"] = {key: rounded(scores[key]) for key in ("gap", "top1")}
+        known["public"] = submitted(place, folder, "--index", "verified", "--verify", "--output", "verified.csv")
+        write_json(folder / VERIFIED, known)
+    if public and grown and "grown" not in known:
+        known["grown"] = answer_grown(place, folder, "verified", "--verify")
         write_json(folder / VERIFIED, known)
     return {"verified": known}
 
