@@ -4,9 +4,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from retrieval.errors import LmrError
 from retrieval.files.atomic import replacing
 from retrieval.files.folders import replacing_folder
 from retrieval.progress import Progress
+from retrieval.words import named
 
 UNTRAINED, TRAINED = Path("untrained"), Path("trained")
 FOLDERS = ("model", "landmarks")
@@ -21,16 +23,23 @@ def better_on_val(progress: Progress) -> Path:
     return chosen
 
 
+def refuse_others(names: Sequence[str]) -> None:
+    """Raises LmrError where the working folder has things of these names that no earlier run of a demo chose."""
+    if TRAINED.exists():
+        return
+    if found := [name for name in names if Path(name).exists()]:
+        raise LmrError(f"{named(found)}: there already, and not of this demo; give `overwrite` or another folder")
+
+
 def take(folder: Path, stores: Sequence[str]) -> Path:
     """Copies model, index and stores from the folder of a network into the working folder; gives the index."""
     for name in FOLDERS:
         with replacing_folder(Path(name)) as target:
             shutil.copytree(folder / name, target, dirs_exist_ok=True)
     for name in stores:
-        for path in (folder / name, folder / f"{Path(name).stem}.unreadable.csv"):
-            if path.exists():
-                with path.open("rb") as source, replacing(Path(path.name)) as target_file:
-                    shutil.copyfileobj(source, target_file)
+        if (folder / name).exists():
+            with (folder / name).open("rb") as source, replacing(Path(name)) as copy:
+                shutil.copyfileobj(source, copy)
     return Path("landmarks")
 
 

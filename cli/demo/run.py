@@ -1,11 +1,13 @@
 """Walk of the demo: a small set of landmarks, trained on, indexed, calibrated, evaluated and asked about."""
 
+import shutil
 from contextlib import chdir
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from cli.demo.choice import FOLDERS, TRAINED, UNTRAINED, better_on_val, take
+from cli.demo.choice import FOLDERS, TRAINED, UNTRAINED, better_on_val, refuse_others, take
 from cli.demo.config import DemoJob, Training
 from cli.terminal import warn_lines
 from retrieval.files.lock import output_locks
@@ -24,9 +26,9 @@ if TYPE_CHECKING:
 EMBEDDED_LARGER = 9 / 7
 PRECISION = 0.9  # of few hundred held-out images hardly one in three is surely right in 95 of 100 cases
 N_SHOWN = 4  # queries on the sheet
-STORES = ("train.h5", "val.h5", "background.h5", "test_solution.h5", "test.h5")
+STORES = ("train.h5", "val.h5", "background.h5", "test_solution.h5")
 MADE = ("report.html", "sheet.jpg", "submission.csv")
-OUTPUTS = (*FOLDERS, str(UNTRAINED), str(TRAINED), *STORES, *MADE)  # beside manifests
+OUTPUTS = (*FOLDERS, str(UNTRAINED), str(TRAINED), *STORES, "test.h5", *MADE)  # beside manifests
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +56,22 @@ def run_demo(job: DemoJob) -> Outcome:
 
     outputs = (job.directory, *(job.directory / name for name in OUTPUTS))
     with output_locks(*outputs, wait=job.wait, progress=job.progress):
-        job = replace(job, images=job.images.resolve() if job.images else None)
+        job = _with_whole_paths(job)
         if job.images is not None:
             index_tars(images_place(job.images), job.progress)
         job.directory.mkdir(parents=True, exist_ok=True)
         with chdir(job.directory):
-            return walk(prepare_images(job), job)
+            training = job.settled()
+            if training.may_lose and not job.overwrite:
+                refuse_others((*FOLDERS, *STORES))
+            return walk(prepare_images(job), training, job)
+
+
+def _with_whole_paths(job: DemoJob) -> DemoJob:
+    """The job with paths that hold in any working folder."""
+    weights, images = job.network.weights, job.images
+    network = replace(job.network, weights=weights.resolve()) if weights else job.network
+    return replace(job, network=network, images=images.resolve() if images else None)
 
 
 def prepare_images(job: DemoJob) -> "DemoSet":
@@ -86,7 +98,7 @@ def prepare_images(job: DemoJob) -> "DemoSet":
     return demo
 
 
-def walk(demo: "DemoSet", job: DemoJob) -> Outcome:
+def walk(demo: "DemoSet", training: Training, job: DemoJob) -> Outcome:
     """Trains to submission in the working folder."""
     import lmr
     from cli.report.answers import save_answers
@@ -94,23 +106,22 @@ def walk(demo: "DemoSet", job: DemoJob) -> Outcome:
     from cli.report.text import answer_text, evaluation_text, submission_text
 
     report, sheet, submission = Path("report.html"), Path("sheet.jpg"), Path("submission.csv")
-    training = job.settled()
     job.step("training a network from scratch" if training.network.is_from_scratch else "training")
     folder = TRAINED if training.may_lose else Path()
     spec = _train(demo, training, folder / "model", job)
     job.step("the same network untrained, for comparison")
     untrained_gap = _measure_untrained(demo, training, spec, job)
     job.step("descriptors, index, calibration")
-    index = _index(demo, folder / "model", spec, folder, job)
+    _index(demo, folder / "model", spec, folder, job)
     if training.may_lose:
         folder = better_on_val(job.progress)
-        index = take(folder, STORES[:3])
     job.step("evaluating on the test pictures")
-    measured = _evaluate(demo, index, Path("test_solution.h5"), job)
+    measured = _evaluate(demo, folder, job)
     for text in measured.warnings:
         job.progress.tell(f"warning: {text}")
     warn_lines(evaluation_text(measured.to_json()))
     write_report(report, measured)
+    index = take(folder, STORES) if training.may_lose else folder / "landmarks"
     job.step("asking about pictures, and writing a submission")
     asked = [str(measured.queries.path[row]) for row in across_landmarks(measured.queries.landmarks.tolist(), N_SHOWN)]
     found = lmr.open_index(index, device=job.device, threads=job.threads).query(asked)
@@ -163,27 +174,34 @@ def _train(demo: "DemoSet", training: Training, folder: Path, job: DemoJob) -> "
 
 
 def _measure_untrained(demo: "DemoSet", training: Training, spec: "ImageSpec", job: DemoJob) -> float:
-    """GAP on the test queries of the network that training began with, through the same steps.
+    """GAP on the test queries of the network that training began with, through the same steps."""
+    _save_untrained(training, job)
+    _index(demo, UNTRAINED / "model", spec, UNTRAINED, job)
+    return _evaluate(demo, UNTRAINED, job).evaluation.accuracy.gap
+
+
+def _save_untrained(training: Training, job: DemoJob) -> None:
+    """The network as it came, in its folder; what is there of another one goes.
 
     One that has weights goes without a neck: a random one would only lose.
     """
-    from retrieval.models.checkpoint import CARD, save_model
+    from retrieval.models.checkpoint import CARD, read_card, save_model
     from retrieval.models.device import seeded
 
-    folder = UNTRAINED
-    folder.mkdir(exist_ok=True)
-    if job.overwrite or not (folder / "model" / CARD).exists():
-        network = training.network
-        network = network if network.is_from_scratch else replace(network, n_dimensions=0)
-        with seeded(job.seed):
-            model, made_for = network.build(PreparationRequest(size=training.size))
-        save_model(folder / "model", model, made_for, made_by={"training": None})
-    index = _index(demo, folder / "model", spec, folder, job)
-    return _evaluate(demo, index, folder / "test.h5", job).evaluation.accuracy.gap
+    network, place = training.network, UNTRAINED / "model"
+    network = network if network.is_from_scratch else replace(network, n_dimensions=0)
+    with seeded(job.seed):
+        model, made_for = network.build(PreparationRequest(size=training.size))
+    with TemporaryDirectory() as scratch:
+        asked = save_model(Path(scratch), model, made_for, made_by={"training": None})
+    if (place / CARD).exists() and read_card(place).fingerprint == asked.fingerprint:
+        return
+    shutil.rmtree(UNTRAINED, ignore_errors=True)
+    save_model(place, model, made_for, made_by={"training": None})
 
 
-def _index(demo: "DemoSet", model: Path, spec: "ImageSpec", folder: Path, job: DemoJob) -> Path:
-    """The calibrated index of a model and a preparation in a folder, with the stores that it is built from."""
+def _index(demo: "DemoSet", model: Path, spec: "ImageSpec", folder: Path, job: DemoJob) -> None:
+    """Makes the calibrated index of a model and a preparation in a folder, with the stores that it is built from."""
     import lmr
     from index.calibrate.config import CalibrationSettings
     from index.calibrate.fit import calibrate_folder
@@ -219,13 +237,13 @@ def _index(demo: "DemoSet", model: Path, spec: "ImageSpec", folder: Path, job: D
     settings = CalibrationSettings(precision=PRECISION, seed=job.seed)
     for text in calibrate_folder(opened, *embed_queries(demo.val, opened, asked), settings).warnings:
         job.progress.tell(f"warning: {text}")
-    return index
 
 
-def _evaluate(demo: "DemoSet", index: Path, store: Path, job: DemoJob) -> "EvaluationResult":
-    """Evaluation on the test queries, which the store keeps embedded."""
+def _evaluate(demo: "DemoSet", folder: Path, job: DemoJob) -> "EvaluationResult":
+    """Evaluation on the test queries of the index in a folder, where a store keeps them embedded."""
     import lmr
 
+    index, store = folder / "landmarks", folder / "test_solution.h5"
     return lmr.evaluate(
         demo.test_solution, index=index, images=demo.images, store=store, overwrite=job.overwrite, **job.computing
     )

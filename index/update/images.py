@@ -126,6 +126,8 @@ def columns_now(folder: IndexFolder, given: Sequence[tuple[Images, LongArray]]) 
     rows = folder.rows
     found: OwnColumns = rows.columns
     for images, pairs in given:
+        if not len(pairs):
+            continue
         where = np.arange(len(rows))
         where[pairs[:, 1]] = len(rows) + pairs[:, 0]
         both = join_columns([(found, len(rows)), (images.columns, len(images.image_id))])

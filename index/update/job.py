@@ -107,7 +107,7 @@ class IndexChange:
 def add(job: IndexAddJob) -> IndexChange:
     """Adds the labelled images of stores to an index; what was done.
 
-    Those that it has already, with the same label and descriptor, are left as they are.
+    Those that it has already, with the same label and descriptor, are left as they are, but for own columns.
     Raises LmrError: stores of another model, an image that it has otherwise, damage, and what cannot be written.
     """
     from index.update.addition import plan_addition

@@ -85,7 +85,10 @@ class Table(Protocol):
 
     @property
     def list_columns(self) -> frozenset[str]:
-        """Names of the columns that hold lists, as of `joined`."""
+        """Names of the columns that hold lists, in some rows or all."""
+
+    def set_label(self, column: str) -> None:
+        """From now on lists in this column are cells as of `listed`; elsewhere they are separated by spaces."""
 
     @property
     def notes(self) -> list[str]:
@@ -142,6 +145,9 @@ class CsvTable:
     def list_columns(self) -> frozenset[str]:
         """None."""
         return frozenset()
+
+    def set_label(self, column: str) -> None:
+        """Nothing: a CSV file holds no lists."""
 
     @property
     def names(self) -> Mapping[str, str]:

@@ -75,6 +75,7 @@ class Layout:
     taken: tuple[tuple[str, str], ...] = ()
     own: tuple[tuple[str, int], ...] = ()
     mapped: tuple[str, ...] = ()
+    is_one_text: bool = False
 
     @property
     def names_landmarks(self) -> bool:
@@ -127,14 +128,27 @@ def read_layout(table: Table, names: ColumnMap = BY_HEADER) -> Layout:
     A column of lists that is taken for the landmark holds several landmarks.
     """
     layout = recognise_manifest(table.header, table.source, table.image_columns, names)
-    at = layout.columns.get("landmark", -1)
-    if at >= 0 and table.header[at] in table.list_columns:
-        columns = {"landmarks" if role == "landmark" else role: place for role, place in layout.columns.items()}
-        others = (one for one in layout.taken if one[0] != table.header[at])
-        layout = replace(layout, columns=columns, taken=(*others, (table.header[at], "landmarks, as it holds lists")))
+    layout = _with_lists(layout, table)
     own = tuple((name, at) for name, at in layout.own if table.header[at] not in table.vector_columns)
     left = tuple(name for name, at in layout.own if table.header[at] in table.vector_columns)
     return replace(layout, own=own, ignored=layout.ignored + left)
+
+
+def _with_lists(layout: Layout, table: Table) -> Layout:
+    """The layout of a table whose labels may be lists: these are several landmarks, and a text beside them is one."""
+    role = next((role for role in ("landmark", "landmarks") if role in layout.columns), None)
+    if layout.format != "pictures" or role is None:
+        return layout
+    name = table.header[layout.columns[role]]
+    if name not in table.list_columns:
+        return layout
+    table.set_label(name)
+    if role == "landmarks":
+        return layout
+    columns = {"landmarks" if held == role else held: at for held, at in layout.columns.items()}
+    others = (one for one in layout.taken if one[0] != name)
+    taken = (*others, (name, "landmarks, as it holds lists"))
+    return replace(layout, columns=columns, taken=taken, is_one_text=True)
 
 
 def _mapped_layout(

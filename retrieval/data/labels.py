@@ -23,11 +23,19 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _DECIMAL = re.compile(r"[+-]?\d*\.\d*[1-9]\d*")
 _NO_CLASS = re.compile(r"-1(\.0+)?")
 _SHOWN = 3
+_LIST = "\x1f"  # before each label of a list; no label has a control character
 
 
-def joined(texts: Iterable[str]) -> str:
-    """The texts of a list in one cell, separated by spaces; white space in one of them is `_`."""
-    return " ".join(filter(None, ("_".join(text.split()) for text in texts)))
+def listed(labels: Iterable[str]) -> str:
+    """A cell that holds a list of labels, as `labels_in` reads it."""
+    return _LIST + _LIST.join(labels)
+
+
+def labels_in(cell: str, *, is_one: bool) -> list[str]:
+    """The labels of a cell: of a list, or of a text, which is one label or holds several separated by spaces."""
+    if cell.startswith(_LIST):
+        return [label for label in cell[1:].split(_LIST) if label.strip()]
+    return [cell] if is_one and cell.strip() else cell.split()
 
 
 @dataclass(frozen=True, slots=True)

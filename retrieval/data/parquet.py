@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from retrieval.data.csv_table import BadRows
-from retrieval.data.labels import joined
+from retrieval.data.labels import labels_in, listed
 from retrieval.data.pipes import Place, place_of
 from retrieval.errors import LmrError
 from retrieval.files.urls import remote_url, status_of
@@ -74,6 +74,7 @@ class ParquetTable:
             self.image_columns = frozenset(name for name in self.header if self._holds_images(name))
             self.vector_columns = frozenset(name for name in self.header if _is_vector(self._schema.field(name).type))
             self.list_columns = frozenset(name for name in self.header if _is_list(self._schema.field(name).type))
+        self._label = ""
         self._classes = _classes(self._schema.metadata or {}, self.header)
         for column, names in self._classes.items():
             if names and (most := Counter(names).most_common(1)[0])[1] > 1:
@@ -121,11 +122,11 @@ class ParquetTable:
     def _class_name(self, text: str, column: str) -> str:
         """Name of a class by its number, or of several; blank for a blank and for -1, which stands for no class."""
         names = self._classes[column]
-        numbers = [number for number in text.split() if number != "-1"]
+        numbers = [number for number in labels_in(text, is_one=False) if number != "-1"]
         if any(not number.isdecimal() or int(number) >= len(names) for number in numbers):
             raise ValueError(f"{column} is {text}, and the file names {counted(len(names), 'class')}, from 0 on")
         found = [names[int(number)] for number in numbers]
-        return joined(found) if column in self.list_columns else "".join(found)
+        return listed(found) if column == self._label else " ".join(found)
 
     def _batches(self) -> Iterator[list[list[str]]]:
         names = [name for name in self.header if name not in self.image_columns]
@@ -141,7 +142,10 @@ class ParquetTable:
                     n_bytes += sum(column.nbytes for column in values)
                     self._require_text(n_bytes)
                     try:
-                        given = dict(zip(batch.schema.names, map(_texts, values), strict=True))
+                        given = {
+                            name: self._label_texts(column) if name == self._label else _texts(column)
+                            for name, column in zip(batch.schema.names, values, strict=True)
+                        }
                     except UnicodeDecodeError as error:
                         raise LmrError(f"{part.path}: a column of text holds bytes that are not UTF-8") from error
                     columns = [given.get(name, [""] * batch.num_rows) for name in self.header]
@@ -151,6 +155,17 @@ class ParquetTable:
             raise LmrError(
                 f"{self.source} is damaged: it says that it has {counted(self._n_rows, 'row')}, and holds {n_read}"
             )
+
+    def set_label(self, column: str) -> None:
+        """Lists in this column are cells as of `listed`. Raises LmrError for lists of what is no label."""
+        if _is_nested(self._schema.field(column).type.value_type):
+            raise LmrError(
+                f"{self.source}: {column} holds lists of {self._schema.field(column).type.value_type}, not labels"
+            )
+        self._label = column
+
+    def _label_texts(self, column: Any) -> list[str]:
+        return ["" if value is None else listed(map(_as_text, value)) for value in column.to_pylist()]
 
     def numbered(self, bad: BadRows) -> Iterator[tuple[int, list[str]]]:
         """Rows counted from 1; none can have another number of fields."""
@@ -267,8 +282,14 @@ def _is_vector(column_type: Any) -> bool:
 def _is_list(column_type: Any) -> bool:
     import pyarrow.types as types
 
-    kinds = (types.is_list, types.is_large_list, types.is_fixed_size_list)
-    return any(is_kind(column_type) for is_kind in kinds)
+    kinds = ("is_list", "is_large_list", "is_fixed_size_list", "is_list_view", "is_large_list_view")  # of some versions
+    return any(getattr(types, kind)(column_type) for kind in kinds if hasattr(types, kind))
+
+
+def _is_nested(column_type: Any) -> bool:
+    import pyarrow.types as types
+
+    return bool(types.is_nested(column_type))
 
 
 def _is_text(value: bytes) -> bool:
@@ -309,4 +330,4 @@ def _as_text(value: Any) -> str:
         return ""
     if isinstance(value, float) and value.is_integer():  # what pandas makes of whole numbers beside a null
         return str(int(value))
-    return joined(map(_as_text, value)) if isinstance(value, list) else str(value)
+    return " ".join(map(_as_text, value)) if isinstance(value, list) else str(value)

@@ -3,13 +3,13 @@
 import csv
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from retrieval.data.csv_cells import unguard
 from retrieval.data.csv_table import BadRows, Table
 from retrieval.data.formats import Layout
-from retrieval.data.labels import compose, require_apart, require_no_decimals, spelling_of
+from retrieval.data.labels import compose, labels_in, require_apart, require_no_decimals, spelling_of
 from retrieval.images.parquet_parts import EmbeddedImages
 from retrieval.own_columns import OwnColumns
 from retrieval.texts import Texts, TextsWriter, repeated
@@ -17,7 +17,7 @@ from retrieval.texts import Texts, TextsWriter, repeated
 USAGES = ("Public", "Private", "Ignored")
 
 _SPACE = re.compile(r"[\s\0]")
-_CONTROL = re.compile(r"[\0\t\r\n]")
+_CONTROL = re.compile(r"[\0\t\r\n\x1f]")
 _TEXTS = ("image_id", "path", "url")
 _WORDS = ("kind", "usage")  # of which there are few
 _NO_URL = "None"  # as in Google's files of 2018
@@ -179,7 +179,8 @@ class _Gathering:
         self._has_many = "landmarks" in at
         self._label_at = at.get("landmarks", at.get("landmark", -1))
         self._codes = Codes()
-        self._name_at = at.get("name", -1) if "landmark" in at else -1
+        self._is_one = layout.is_one_text
+        self._name_at = at.get("name", -1) if "landmark" in at or self._is_one else -1
         self._names: dict[str, str] = {}
         self._is_strict = layout.names_landmarks
         self._label: list[int] = []
@@ -207,7 +208,10 @@ class _Gathering:
         elif self._label_at >= 0:
             self._label += map(self._codes.__getitem__, fields[self._label_at])
         self._n += len(rows)
-        return self._name_at < 0 or self._add_names(fields[self._label_at], fields[self._name_at])
+        if self._name_at < 0:
+            return True
+        labels = map(_only_label, fields[self._label_at]) if self._is_one else fields[self._label_at]
+        return self._add_names(labels, fields[self._name_at])
 
     def columns(self) -> Columns | None:
         """All that was added; None when the rows do not go together."""
@@ -227,7 +231,7 @@ class _Gathering:
         columns.own = {name: texts.texts() for name, (_, texts) in self._own.items()}
         return columns
 
-    def _add_names(self, labels: Sequence[str], names: Sequence[str]) -> bool:
+    def _add_names(self, labels: Iterable[str], names: Sequence[str]) -> bool:
         """Takes the names of landmarks. A column that was not said to hold them does not where one has two."""
         for label, name in zip(labels, names, strict=True):
             if name and self._names.setdefault(label, name) != name and label:
@@ -239,10 +243,16 @@ class _Gathering:
 
     def _add_many(self, cells: Sequence[str]) -> None:
         for row, cell in enumerate(cells, start=self._n):
-            codes = list(dict.fromkeys(map(self._codes.__getitem__, cell.split())))
+            codes = list(dict.fromkeys(map(self._codes.__getitem__, labels_in(cell, is_one=self._is_one))))
             self._label.append(codes[0] if codes else -1)
             if len(codes) > 1:
                 self._more[row] = tuple(codes[1:])
+
+
+def _only_label(cell: str) -> str:
+    """The label of a cell that holds one, '' for any other."""
+    labels = labels_in(cell, is_one=True)
+    return labels[0] if len(labels) == 1 else ""
 
 
 def _real_url(url: str) -> str:
@@ -278,10 +288,14 @@ def _name_bad_rows(table: Table, layout: Layout) -> None:
         problem = _id_problem(row[at[key]], table.header[at[key]]) if key in at else ""
         if not problem and "landmark" in at:
             problem = _landmark_problem(row[at["landmark"]])
+        if not problem and "landmarks" in at:
+            labels = labels_in(row[at["landmarks"]], is_one=layout.is_one_text)
+            problem = next(filter(None, map(_landmark_problem, labels)), "")
         if not problem and "usage" in at and row[at["usage"]] not in USAGES:
             problem = f"{table.header[at['usage']]} is {row[at['usage']]!r}, not {', '.join(USAGES[:2])} or {USAGES[2]}"
-        if not problem and layout.names_landmarks and "landmark" in at:
-            problem = _name_problem(row[at["landmark"]], row[at["name"]], line, named)
+        if not problem and layout.names_landmarks and ("landmark" in at or layout.is_one_text):
+            label = _only_label(row[at["landmarks"]]) if layout.is_one_text else row[at["landmark"]]
+            problem = _name_problem(label, row[at["name"]], line, named)
         if key in at and (first := line_of.setdefault(compose(row[at[key]]), line)) != line and not problem:
             problem = f"{table.header[at[key]]} {row[at[key]]} is also on line {first}{hint}"
             hint = ""

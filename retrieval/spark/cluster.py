@@ -27,6 +27,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _POLL_S = 0.2
+_NO_ANSWER = "An error occurred while calling "  # of Py4J: what Java said follows, where it said anything
 _STEADY_S = 1.0  # without a further executor: all that come at once are there
 _LAST_LINES = 3  # of the log of a session that did not start
 _ERROR = re.compile(r"(?:^|\s)(?:\w+\.)+\w*(?:Exception|Error): (\S.*)|\bERROR [\w$]+: (\S.*)")  # in a line of it
@@ -232,7 +233,7 @@ class Cluster:
 def _is_java_gone(error: BaseException) -> bool:
     """Whether an error says that nobody answers. Py4J tells of an answer that breaks off without an error of Java."""
     kind = type(error).__name__
-    broke_off = kind == "Py4JError" and "Trace:" not in str(error)
+    broke_off = kind == "Py4JError" and str(error).startswith(_NO_ANSWER) and "Trace:" not in str(error)
     return isinstance(error, OSError) or kind == "Py4JNetworkError" or broke_off
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_set import HERE, done
+from tiny_set import HERE, done, refused
 
 from cli.demo.config import DemoJob
-from cli.demo.run import Outcome
+from cli.demo.run import Outcome, _with_whole_paths
 from retrieval.jobs import build
 from retrieval.models.checkpoint import read_card
 from retrieval.models.packaged import LITE2, PACKAGED
@@ -64,6 +64,12 @@ def test_of_a_network_with_weights_the_one_that_is_better_on_val_answers(tmp_pat
     monkeypatch.chdir(tmp_path)
     make_own(5)
     demo = ("demo", "d", "--images", "own", "--size", "32", "--epochs", "1", "--json", *HERE)
+    Path("d").mkdir()
+    Path("d/train.h5").write_bytes(b"mine")
+    told = "train.h5: there already, and not of this demo; give --overwrite or another folder"
+    assert refused(*demo) == told
+    assert [path.name for path in Path("d").iterdir()] == ["train.h5"]
+    Path("d/train.h5").unlink()
     monkeypatch.setattr("cli.demo.choice._val_gap", lambda index: float(index.parent.name == "trained"))
     assert json.loads(done(*demo).stdout)["is_trained"]
     first = done("info", "d/landmarks", "--json").stdout
@@ -73,6 +79,14 @@ def test_of_a_network_with_weights_the_one_that_is_better_on_val_answers(tmp_pat
     assert read_card(Path("d/model")) == read_card(Path("d/untrained/model"))
     assert done("info", "d/landmarks", "--json").stdout != first
     done("evaluate", "d/test_solution.csv", "--index", "d/landmarks", *HERE)
+    Path("d/untrained/landmarks").rename("gone")
+    assert not json.loads(done(*demo).stdout)["is_trained"]
+
+
+def test_weights_are_found_from_the_folder_where_they_were_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    job = _with_whole_paths(build(DemoJob, {"weights": Path("w.pt"), "images": Path("own")}))
+    assert (job.network.weights, job.images) == (tmp_path / "w.pt", tmp_path / "own")
 
 
 def test_overwriting_makes_the_untrained_network_anew(tmp_path, monkeypatch):

@@ -504,6 +504,8 @@ def test_what_an_addition_says_of_images_that_are_there_is_taken_over(world):
     assert own["note"][:5] == ["x", "z", "x", "y", "x"]
     assert own["year"] == ["1", "", "3"] + [""] * (len(folder.rows) - 3)
     assert plan_addition(folder, "add", [again], {}, to_background=False).is_nothing
+    fresh = replace(images(folder, MORE), columns={"other": Texts.of("x" * 20)})
+    assert plan_addition(folder, "add", [fresh], {}, to_background=False).columns is None
     other = replace(some, columns={"note": Texts.of("abc")})
     assert plan_addition(folder, "merge", [other], {}, to_background=False).is_nothing
 

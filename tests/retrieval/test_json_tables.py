@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from recorder import Recorder
 
+from retrieval.data.header.mapping import parse_columns
 from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.data.tables import json_text
 from retrieval.data.tables.opening import open_table
@@ -238,21 +239,73 @@ def test_a_file_of_coco_that_is_cut_short_is_refused_by_its_line(tmp_path: Path)
 
 def test_a_label_that_is_a_list_is_several_landmarks(tmp_path: Path) -> None:
     records = [
-        {"image_id": "a", "label": ["Eiffel Tower", None, "b"]},
-        {"image_id": "b", "label": "Eiffel Tower"},
+        {"image_id": "a b", "label": ["Eiffel Tower", None, "b"], "note": ["one two", "three"], "path": "my pic.jpg"},
+        {"image_id": "b", "label": "Eiffel Tower", "note": "four five", "path": ["other pic.jpg"]},
         {"image_id": "c", "label": ["b"]},
         {"image_id": "d", "label": []},
+        {"image_id": "e", "label": [" ", "-1", "b", "b"]},
     ]
-    path = tmp_path / "a.jsonl"
-    path.write_text("\n".join(map(json.dumps, records)))
-    progress = Recorder()
-    found = read_manifest(path, progress)
+    found, said = read(tmp_path, records)
     assert found.landmarks == ("Eiffel_Tower", "b")
-    assert (found.landmark.tolist(), found.more_landmarks) == ([0, 0, 1, -1], {0: (1,)})
-    assert progress.warnings == [f"{path}: label taken as landmarks, as it holds lists"]
+    assert (found.landmark.tolist(), found.more_landmarks) == ([0, 0, 1, -1, 1], {0: (1,)})
+    assert found.names == {"Eiffel_Tower": "Eiffel Tower"}
+    assert found.columns["note"].tolist() == ["one two three", "four five", "", "", ""]
+    assert found.path is not None
+    assert (found.image_id[0], *found.path.tolist()[:2]) == ("a b", "my pic.jpg", "other pic.jpg")
+    assert said[0] == "t.json: label taken as landmarks, as it holds lists"
 
 
-def test_a_label_in_lists_of_one_is_a_landmark(tmp_path: Path) -> None:
-    path = tmp_path / "a.json"
-    path.write_text('[{"image_id": "a", "label": [7]}, {"image_id": "b", "label": [8]}]')
-    assert read_manifest(path).landmarks == ("7", "8")
+def test_labels_in_lists_of_one_are_as_labels_without(tmp_path: Path) -> None:
+    found, _ = read(tmp_path, [{"path": "a.jpg", "label": ["Old Mill"]}, {"path": "b.jpg", "label": "Old Mill"}])
+    assert (found.landmarks, found.names) == (("Old_Mill",), {"Old_Mill": "Old Mill"})
+    numbers, _ = read(tmp_path, [{"path": "a.jpg", "label": [7]}, {"path": "b.jpg", "label": [8]}])
+    assert numbers.landmarks == ("7", "8")
+
+
+def test_lists_of_an_object_within_are_labels_too(tmp_path: Path) -> None:
+    path = write(tmp_path, [{"path": "a.jpg", "by": {"who": ["A b", "c"]}}, {"path": "b.jpg", "by": {"who": "A b"}}])
+    found = read_manifest(path, names=parse_columns(("landmark_id=by.who",)))
+    assert (found.landmarks, found.landmark.tolist()) == (("A_b", "c"), [0, 0])
+
+
+def test_landmarks_may_be_lists_and_texts_of_several(tmp_path: Path) -> None:
+    records = [
+        {"image_id": "a", "landmarks": ["A b", "c"], "Usage": "Public"},
+        {"image_id": "b", "landmarks": "c d", "Usage": "Public"},
+    ]
+    found, _ = read(tmp_path, records)
+    assert (found.landmarks, found.landmark.tolist()) == (("A_b", "c", "d"), [0, 1])
+    assert found.more_landmarks == {0: (1,), 1: (2,)}
+
+
+def test_names_stand_beside_lists_of_one(tmp_path: Path) -> None:
+    records = [
+        {"path": "a.jpg", "label": ["1"], "title": "Old Mill"},
+        {"path": "b.jpg", "label": ["1", "2"], "title": "Two"},
+        {"path": "c.jpg", "label": ["1"], "title": "Mill"},
+    ]
+    path = write(tmp_path, records)
+    assert read_manifest(path).names == {}
+    columns = parse_columns(("name=title",))
+    with pytest.raises(LmrError, match="landmark_id 1 is called 'Mill', on line 1 'Old Mill'"):
+        read_manifest(write(tmp_path, "\n".join(map(json.dumps, records))), names=columns)
+    assert read_manifest(write(tmp_path, records[:2]), names=columns).names == {"1": "Old Mill"}
+
+
+@pytest.mark.parametrize(
+    ("label", "problem"),
+    [
+        ([["a", "b"], ["c"]], 'label holds ["a", "b"] in a list, where a label is expected'),
+        ([{"n": "x"}], 'label holds {"n": "x"} in a list, where a label is expected'),
+        (["a\0b", "c"], "landmark_id"),
+    ],
+)
+def test_lists_of_what_is_no_label_are_bad_rows(tmp_path: Path, label: list[Any], problem: str) -> None:
+    with pytest.raises(LmrError) as caught:
+        read(tmp_path, [{"path": "a.jpg", "label": label}])
+    assert problem in str(caught.value)
+
+
+def test_lists_of_a_table_of_another_form_are_as_they_were(tmp_path: Path) -> None:
+    found, _ = read(tmp_path, [{"landmark_id": "1", "images": ["a", "b"]}, {"landmark_id": "2", "images": "c d"}])
+    assert (found.image_id.tolist(), found.landmark.tolist()) == (["a", "b", "c", "d"], [0, 0, 1, 1])

@@ -357,3 +357,7 @@ def test_a_label_that_is_a_list_is_several_landmarks(tmp_path: Path) -> None:
     found = read_manifest(path)
     assert found.landmarks == ("x", "y_z", "z")
     assert (found.landmark.tolist(), found.more_landmarks) == ([0, 2], {0: (1,)})
+    assert found.names == {"y_z": "y z"}
+    nested = [[["a", "b"], ["c"]], [["z"]]]
+    pq.write_table(pa.table({"image_id": ["a", "b"], "landmark_id": nested}), path)
+    assert error_of(path).startswith("a.parquet: landmark_id holds lists of list<")

@@ -21,7 +21,7 @@ def test_degrees_are_read_and_names_without_a_place_are_blank() -> None:
     progress = Recorder()
     found = columns_of_names([TOKYO, "a.jpg", NEAR], "photos", progress)
     assert told(found) == {"lat": ["035.65861", "", "-35.6587"], "lon": ["0139.74543", "", "0139.74548"]}
-    assert progress.warnings == ["photos: 2 images of 3 say in their names where they were taken; read as lat and lon"]
+    assert progress.warnings == ["photos: names of 2 of 3 images say where they were taken; read as lat and lon"]
 
 
 def test_metres_are_read_where_a_name_has_no_degrees() -> None:
@@ -38,7 +38,7 @@ def test_what_lies_beyond_its_range_is_no_place() -> None:
 def test_metres_of_two_zones_are_left_out_with_a_word(other: str) -> None:
     progress = Recorder()
     assert columns_of_names([TOKYO, other], "photos", progress) == {}
-    assert "have no common metres: left out" in progress.warnings[0]
+    assert "common metres: left out" in progress.warnings[0]
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "@home@.jpg", "@1@2.jpg", "I@1@2@54@S@35@139@.jpg", "@a@2@54@S@35@139@"])

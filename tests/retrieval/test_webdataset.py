@@ -51,6 +51,15 @@ def test_the_json_beside_an_image_is_its_row(tmp_path: Path) -> None:
     assert kept == {"json.id": ["5", ""], "by.name": ["Ann", ""], "lat": ["48.8", ""]}
 
 
+def test_a_label_that_is_a_list_is_several_landmarks(tmp_path: Path) -> None:
+    said = [{"label": ["Old Mill", "Tower"]}, {"label": "Old Mill"}, {"label": ["Tower"]}]
+    members = [(f"{i}.jpg", b"x") for i in range(3)]
+    members += [(f"{i}.json", json.dumps(one).encode()) for i, one in enumerate(said)]
+    manifest, _ = read(make_tar(tmp_path / "t.tar", members))
+    assert (labels(manifest), manifest.more_landmarks) == (["Old_Mill", "Old_Mill", "Tower"], {0: (1,)})
+    assert manifest.names == {"Old_Mill": "Old Mill"}
+
+
 def test_shards_in_a_folder_are_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for shard in "01":
         members = [("0.jpg", b"A" + shard.encode()), ("0.cls", shard.encode())]

@@ -11,7 +11,7 @@ from retrieval.data.header.names import DEGREES, PLANE
 from retrieval.own_columns import OwnColumns
 from retrieval.progress import Progress
 from retrieval.texts import Texts
-from retrieval.words import counted
+from retrieval.words import counted, shortened
 
 _NUMBER = r"(-?\d+(?:\.\d*)?)"
 _NAME = re.compile(rf"@{_NUMBER}@{_NUMBER}@(\d*)@([A-Za-z]?)@{_NUMBER}?@{_NUMBER}?@")
@@ -29,13 +29,14 @@ def columns_of_names(names: Sequence[str], source: str, progress: Progress) -> O
     placed = [match for match in found if match is not None]
     if not placed:
         return {}
-    told = f"{source}: {counted(len(placed), 'image')} of {len(names):,} say in their names where they were taken"
-    in_degrees = all(match[5] and match[6] and _are_degrees(*_sizes(match, (5, 6))) for match in placed)
-    zones = sorted({f"{match[3]} {'south' if 'C' <= match[4].upper() < 'N' else 'north'}" for match in placed})
-    if not in_degrees and len(zones) > 1:
+    told = f"{source}: names of {counted(len(placed), 'image', of=len(names))} say where they were taken"
+    other = next((match for match in placed if not _has_degrees(match)), None)
+    in_degrees = other is None
+    zones = sorted({f"{match[3] or '?'} {'south' if 'C' <= match[4].upper() < 'N' else 'north'}" for match in placed})
+    if other is not None and len(zones) > 1:
         progress.warn(
-            f"{told}, some without degrees and in the zones {', '.join(zones[:3])}, which have no common metres: left "
-            "out; give a table with lat and lon"
+            f"{told}, {shortened(other.string)} without degrees, and zones such as {' and '.join(zones[:2])} have no "
+            "common metres: left out; give a table with lat and lon"
         )
         return {}
     roles, places = (DEGREES, (5, 6)) if in_degrees else (PLANE, (1, 2))
@@ -50,5 +51,5 @@ def _sizes(match: re.Match[str], groups: Sequence[int]) -> list[float]:
     return [abs(float(match[group])) for group in groups]
 
 
-def _are_degrees(lat: float, lon: float) -> bool:
-    return lat <= 90 and lon <= 180
+def _has_degrees(match: re.Match[str]) -> bool:
+    return bool(match[5] and match[6]) and _sizes(match, (5,)) <= [90] and _sizes(match, (6,)) <= [180]

@@ -10,7 +10,6 @@ import numpy as np
 
 from retrieval.arrays import BoolArray
 from retrieval.data.csv_table import BadRows, NoBadRows, file_errors, told_text
-from retrieval.data.labels import joined
 from retrieval.data.pipes import MAX_LINE_BYTES, Place, place_of
 from retrieval.data.tables.json_text import BrokenJsonError, JsonText, cells, decode
 from retrieval.errors import LmrError
@@ -42,7 +41,7 @@ class JsonTable:
         self.header: list[str] = []
         self.notes: list[str] = []
         self.names: Mapping[str, str] = {}
-        self._by_line, self._lists = True, set[str]()
+        self._by_line, self._lists, self._label_column = True, set[str](), ""
         self._look()
         if not self.header:
             bad = BadRows(self.source)
@@ -53,8 +52,12 @@ class JsonTable:
 
     @property
     def list_columns(self) -> frozenset[str]:
-        """Names of the columns in which a record has a list of several."""
+        """Names of the columns in which a record has a list."""
         return frozenset(self._lists)
+
+    def set_label(self, column: str) -> None:
+        """Lists in this column are cells as of `listed`."""
+        self._label_column = column
 
     def batches(self) -> Iterator[list[list[str]]]:
         """Lists of at most 512 rows."""
@@ -117,12 +120,18 @@ class JsonTable:
     def _cells(self, record: Any) -> dict[str, str]:
         if isinstance(record, BrokenJsonError):
             raise ValueError(str(record))
-        return cells(record, self._lists)
+        return cells(record, self._lists, self._label_column)
 
     @contextmanager
     def _text(self, progress: Progress = SILENT) -> Iterator[TextIO]:
         with told_text(self._place, self.source, progress, is_json=True) as text:
             yield text
+
+
+def _plain_cells(record: Any) -> dict[str, str]:
+    if isinstance(record, BrokenJsonError):
+        raise ValueError(str(record))
+    return cells(record, set())
 
 
 def _lines(text: TextIO, first: str, number: int) -> Iterator[tuple[int, Any]]:
@@ -165,7 +174,7 @@ class CocoTable(JsonTable):
         has_images = False
         for key, number, record in self._entries():
             try:
-                found = self._cells(record)
+                found = self._cells(record) if key == _IMAGES else _plain_cells(record)
                 if key == _IMAGES:
                     if not found.keys() <= names.keys():
                         names.update(dict.fromkeys(found))
@@ -212,7 +221,7 @@ class CocoTable(JsonTable):
         codes = [self._label[row], *self._more.get(row, ())]
         if not self._more:
             return [self._labels[codes[0]]]
-        return [joined(self._labels[code] for code in codes), "Public"]
+        return [" ".join("_".join(self._labels[code].split()) for code in codes), "Public"]
 
     def _entries(self, progress: Progress = SILENT) -> Iterator[tuple[str, int, Any]]:
         """Name of the list, line or number in it, and value of each entry."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from retrieval.data.labels import joined
+from retrieval.data.labels import listed
 from retrieval.words import visible
 
 MAX_CHARACTERS = 1 << 26  # of one value: as many bytes as a line of a CSV file may have
@@ -45,32 +45,41 @@ def decode(text: str) -> Any:
         raise BrokenJsonError(1, _TOO_DEEP) from error
 
 
-def cells(record: Any, lists: set[str]) -> dict[str, str]:
-    """The entries of an object as texts: null as blank, lists as of `joined`, those of an inner object as
+def cells(record: Any, lists: set[str], label: str = "") -> dict[str, str]:
+    """The entries of an object as texts: null as blank, lists separated by spaces, those of an inner object as
     `outer.inner`. Raises ValueError with the reason for anything else.
 
-    lists: names of those that are lists of several in one record or another, to which it adds; where they are texts
-    they are lists of one.
+    lists: gets the names of lists. label: the entry whose list is as of `listed`.
     """
-    is_plain = isinstance(record, dict) and not lists and _TEXT.issuperset(map(type, record.values()))
+    is_plain = isinstance(record, dict) and _TEXT.issuperset(map(type, record.values()))
     if is_plain and "".join(record.values()).isascii():
         return dict(record)  # as most are, in a third of the time
     if isinstance(record, Twice):
         raise ValueError(f"the key {record.key!r} is there twice")
     if not isinstance(record, dict):
         raise ValueError(f'{_shown(record)} where an object is expected, such as {{"path": ..., "label": ...}}')
-    found = dict(_entries(record, "", 0, lists))
-    return found | {name: joined([found[name]]) for name in lists if isinstance(record.get(name), str)}
+    return dict(_entries(record, "", 0, lists, label))
 
 
-def _entries(record: Mapping[str, Any], prefix: str, depth: int, lists: set[str]) -> Iterator[tuple[str, str]]:
+def _entries(
+    record: Mapping[str, Any], prefix: str, depth: int, lists: set[str], label: str
+) -> Iterator[tuple[str, str]]:
     for key, value in record.items():
         if isinstance(value, dict) and depth < _DEEPEST:
-            yield from _entries(value, f"{prefix}{key}.", depth + 1, lists)
+            yield from _entries(value, f"{prefix}{key}.", depth + 1, lists, label)
         else:
-            if isinstance(value, list) and len(value) > 1:
-                lists.add(prefix + key)
-            yield prefix + key, _cell(value, key)
+            name = prefix + key
+            if isinstance(value, list):
+                lists.add(name)
+            yield name, _label_cell(value, key) if name == label else _cell(value, key)
+
+
+def _label_cell(value: Any, key: str) -> str:
+    if not isinstance(value, list):
+        return _cell(value, key)
+    if nested := [one for one in value if isinstance(one, dict | list)]:
+        raise ValueError(f"{key} holds {_shown(nested[0])} in a list, where a label is expected")
+    return listed(_cell(one, key) for one in value)
 
 
 def _cell(value: Any, key: str) -> str:
@@ -80,7 +89,7 @@ def _cell(value: Any, key: str) -> str:
         return "" if value is None else str(value).lower()
     if isinstance(value, list):
         is_flat = not any(isinstance(one, dict | list | Twice) for one in value)
-        return joined(_cell(one, key) for one in value) if is_flat else _whole(value)
+        return " ".join(_cell(one, key) for one in value) if is_flat else _whole(value)
     text = value if isinstance(value, str) else _whole(value)
     if not text.isascii():
         try:

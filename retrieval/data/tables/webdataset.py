@@ -42,7 +42,7 @@ class WebDatasetTable:
     def __init__(self, source: str, tars: TarSet, progress: Progress = SILENT) -> None:
         self.source = source
         self.names: Mapping[str, str] = {}
-        self._tars, self._lists = tars.paths, set[str]()
+        self._tars, self._lists, self._label_key = tars.paths, set[str](), ""
         self._tar, self._places = array("i"), {kind: array("q") for kind in _KINDS}
         names = TextsWriter()
         progress.begin("reading tars", tars.n_bytes, "B")
@@ -67,8 +67,12 @@ class WebDatasetTable:
 
     @property
     def list_columns(self) -> frozenset[str]:
-        """Names of the keys under which a JSON file has a list of several."""
-        return frozenset(self._lists)
+        """Names of the keys under which a JSON file has a list."""
+        return frozenset(map(_key_of, self._lists))
+
+    def set_label(self, column: str) -> None:
+        """Lists under this key are cells as of `listed`."""
+        self._label_key = next(key for key in self._lists if _key_of(key) == column)
 
     def batches(self) -> Iterator[list[list[str]]]:
         """Lists of at most 512 rows."""
@@ -155,12 +159,10 @@ class WebDatasetTable:
         return found
 
     def _json_cells(self, text: str) -> dict[str, str]:
-        lists = set[str]()
         try:
-            found = cells(decode(text), lists)
+            found = cells(decode(text), self._lists, self._label_key)
         except (BrokenJsonError, ValueError) as error:
             raise ValueError(f"its .json: {error}") from error
-        self._lists |= set(map(_key_of, lists))
         return {_key_of(key): text for key, text in found.items()}
 
     def _shown(self, row: int) -> str:
