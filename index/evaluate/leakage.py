@@ -1,7 +1,7 @@
 """Leakage: queries that an index knows too well for its answers to them to count as those to new images."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +66,7 @@ def trained_on_rows(folder: IndexFolder) -> tuple[BoolArray, bool]:
     return trained_on(folder, rows.image_id, [rows.landmarks[code] for code in rows.landmark])
 
 
-def trained_on(folder: IndexFolder, image_id: Texts, label: Iterable[str]) -> tuple[BoolArray, bool]:
+def trained_on(folder: IndexFolder, image_id: Texts, label: Sequence[str]) -> tuple[BoolArray, bool]:
     """(n,) bool: images with the name and label of some that the network was trained on.
 
     And whether the network was trained on images of which there is no record.

@@ -131,7 +131,7 @@ def _held(questions: Questions, outcomes: Outcomes) -> HeldOut:
 
 def _leaks(questions: Questions, outcomes: Outcomes) -> Leaks:
     queries = questions.queries
-    labels = (" ".join(labels) for labels in queries.landmarks)
+    labels = [" ".join(labels) for labels in queries.landmarks]
     trained, unknown = trained_on(questions.folder, queries.image_id, labels)
     return Leaks(outcomes.is_row, outcomes.is_near, outcomes.is_calibrated_on, trained, unknown)
 

@@ -186,7 +186,8 @@ def test_images_that_the_network_was_trained_on_are_told_by_name_and_label(folde
     note_training(folder, made_by={"training": {"epochs": 1}})
     found = leaks_of(folder, queries)
     assert (found.trained_on.any(), found.training_unknown) == (False, True)
-    members = [{"made_by": {"training": None}}, {"made_by": {"training": {"epochs": 1}, "trained_on": record}}]
+    trained = {"made_by": {"training": {"epochs": 1}, "trained_on": record}}
+    members = [{"made_by": {"training": None}}, trained, trained]
     note_training(folder, members=members, made_by={})
     assert leaks_of(folder, queries).trained_on.sum() == 2
 
