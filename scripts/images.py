@@ -66,6 +66,7 @@ def main() -> None:
     draw_download(DOCS / "download.png")
     draw_growth(ROOT / "scripts" / "bench" / "growth.json", DOCS / "growth.png")
     draw_plan(ROOT / "scripts" / "bench" / "plan.json", DOCS / "plan.png")
+    draw_curve(ROOT / "scripts" / "bench" / "curve.json", DOCS / "curve.png")
 
 
 def draw_query(demo: Path, image: Path) -> None:
@@ -308,6 +309,34 @@ def draw_growth(measured: Path, image: Path) -> None:
         axes.set_xscale("log")
         axes.set_yscale("log")
         name_axes(axes, "rows or images, n", unit)
+        legend(axes)
+        drawn.append(on_white(figure))
+    save(in_a_row(drawn), image)
+
+
+def draw_curve(measured: Path, image: Path) -> None:
+    """GAP and top-1 against the images of a landmark, as scripts/bench/curve.py keeps them; bars: their range."""
+    found = json.loads(measured.read_text(encoding="utf-8"))
+    mean = round(found["images"]["images"] / found["images"]["landmarks"])
+    drawn = []
+    for figure_name, unit in (("gap", "GAP"), ("top1", "top-1")):
+        figure = new_figure((4.6, 3.4))
+        axes = figure.add_subplot()
+        styles = zip(("o-", "s--", "^:"), (BLUE, ORANGE, GREEN), strict=True)
+        for (system, of), (style, colour) in zip(found["points"].items(), styles, strict=False):
+            x = [mean if n == "all" else int(n) for n in of]
+            values = [[one[figure_name] for one in seeds] for seeds in of.values()]
+            y = [sum(each) / len(each) for each in values]
+            reach = [
+                [at - min(v) for at, v in zip(y, values, strict=True)],
+                [max(v) - at for at, v in zip(y, values, strict=True)],
+            ]
+            axes.errorbar(x, y, reach, fmt=style, color=colour, label=system, markersize=4, capsize=2)
+        axes.set_xscale("log")
+        ticks = [1, 2, 5, 10, mean]
+        axes.set_xticks(ticks, labels=[*map(str, ticks[:-1]), f"all ({mean})"])
+        axes.set_xticks([], minor=True)
+        name_axes(axes, "images of a landmark", unit)
         legend(axes)
         drawn.append(on_white(figure))
     save(in_a_row(drawn), image)

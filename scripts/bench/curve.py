@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--recipe", choices=list(NETWORKS), default="lite2")
     parser.add_argument("--numbers", default="1,2,5,10,all", help="Images of a landmark.")
     parser.add_argument("--seeds", default="0")
+    parser.add_argument("--trained-seeds", help="Seeds of trainings on fewer than all images. [default: --seeds]")
     parser.add_argument("--systems", default=",".join(SYSTEMS))
     parser.add_argument("--output", type=Path, help="File that keeps the JSON.")
     args = parser.parse_args()
@@ -55,15 +56,22 @@ def main() -> None:
     place = Place(args.data.resolve(), args.weights.resolve(), args.work.resolve())
     points = {
         system: {
-            n: [point(place, args.recipe, system, n, int(seed)) for seed in args.seeds.split(",")]
+            n: [point(place, args.recipe, system, n, int(seed)) for seed in seeds_of(args, system, n)]
             for n in args.numbers.split(",")
         }
         for system in args.systems.split(",")
     }
-    found = {"recipe": args.recipe, "seeds": args.seeds, "images": images_of(args.data), "points": points}
+    seeds = {"seeds": args.seeds, "trained_seeds": args.trained_seeds or args.seeds}
+    found = {"recipe": args.recipe, **seeds, "images": images_of(args.data), "points": points}
     print(json.dumps(found, indent=1))
     if args.output:
         write_json(args.output, found)
+
+
+def seeds_of(args: argparse.Namespace, system: str, n: str) -> list[str]:
+    """Seeds of a point."""
+    few = system == "trained" and n != ALL and args.trained_seeds
+    return (few or args.seeds).split(",")
 
 
 def point(place: Place, recipe: str, system: str, n: str, seed: int) -> dict[str, Any]:
