@@ -42,7 +42,7 @@ class SubmitJob(StoreFilling, VerifyJob, ShardedJob, WritingJob, SparkJob):
         None,
         low=0,
         high=1,
-        default_text="the calibrated one that costs no GAP",
+        default_text="the calibrated one that cost no GAP on held-out pictures",
         help="Confidence below which a line stays blank.",
     )
     engine: Literal["local", "spark", "auto", "onnx", "torch"] = option(
