@@ -86,9 +86,8 @@ def point(place: Place, recipe: str, system: str, n: str, seed: int) -> dict[str
         draw(place.data / "train.csv", manifest, n, seed)
         {"untrained": untrained, "adapted": adapted, "trained": trained}[system](place, recipe, folder, manifest, seed)
         index, background = folder / "landmarks", folder / "background.h5"
-        lmr.build_index(
-            [folder / "train.h5"], background=[background], model=folder / "model", output=index, overwrite=True
-        )
+        how = {"model": folder / "model", "whitening_power": 0 if system == "adapted" else 0.5}  # docs/training.md
+        lmr.build_index([folder / "train.h5"], background=[background], output=index, overwrite=True, **how)
         found = lmr.calibrate(folder / "val.h5", index=index, overwrite=True).cross_validated
         write_json(folder / FIGURES, {"gap": rounded(found.gap), "top1": rounded(found.top1)})
     return read_json(folder / FIGURES)
