@@ -75,7 +75,7 @@ class JsonTable:
         with self._text(self._progress) as text:
             for number, (line, record) in enumerate(self._records(text), start=1):
                 try:
-                    found = self._cells(record)
+                    found = _cells(record, self._lists, self._label_column)
                 except ValueError as problem:
                     bad.add(line if self._by_line else number, str(problem))
                     continue
@@ -90,7 +90,7 @@ class JsonTable:
                 self._by_line &= line > last
                 last = line
                 try:
-                    if not (found := self._cells(record)).keys() <= names.keys():
+                    if not (found := _cells(record, self._lists, self._label_column)).keys() <= names.keys():
                         names.update(dict.fromkeys(found))
                 except ValueError:
                     continue  # told with the others, by `numbered`
@@ -117,21 +117,17 @@ class JsonTable:
         except BrokenJsonError as error:
             yield error.line, error
 
-    def _cells(self, record: Any) -> dict[str, str]:
-        if isinstance(record, BrokenJsonError):
-            raise ValueError(str(record))
-        return cells(record, self._lists, self._label_column)
-
     @contextmanager
     def _text(self, progress: Progress = SILENT) -> Iterator[TextIO]:
         with told_text(self._place, self.source, progress, is_json=True) as text:
             yield text
 
 
-def _plain_cells(record: Any) -> dict[str, str]:
+def _cells(record: Any, lists: set[str], label: str = "") -> dict[str, str]:
+    """As `cells`, of a record that may be broken."""
     if isinstance(record, BrokenJsonError):
         raise ValueError(str(record))
-    return cells(record, set())
+    return cells(record, lists, label)
 
 
 def _lines(text: TextIO, first: str, number: int) -> Iterator[tuple[int, Any]]:
@@ -174,7 +170,7 @@ class CocoTable(JsonTable):
         has_images = False
         for key, number, record in self._entries():
             try:
-                found = self._cells(record) if key == _IMAGES else _plain_cells(record)
+                found = _cells(record, self._lists if key == _IMAGES else set())
                 if key == _IMAGES:
                     if not found.keys() <= names.keys():
                         names.update(dict.fromkeys(found))
@@ -212,7 +208,7 @@ class CocoTable(JsonTable):
             if key != _IMAGES:
                 continue
             row += 1
-            found = self._cells(record)
+            found = _cells(record, self._lists, self._label_column)
             yield number, [*(found.get(name, "") for name in self._columns), *self._label_cells(row)]
 
     def _label_cells(self, row: int) -> list[str]:
