@@ -74,13 +74,14 @@ def non_landmark_weight(n_landmark_queries: int, n_non_landmarks: int, share: fl
 class Sweep:
     """The figures of answering down to each distinct logit, from the highest to the lowest; (t,) each.
 
-    precision: share of the answers that are right, bound: its lower bound (see `precision_bound`). expected: mean
+    expected_gap: the GAP if each answer were right as far as its confidence says. precision: share of the answers that are right, bound: its lower bound (see `precision_bound`). expected: mean
     confidence of the answers, error: its standard error, were each right with its confidence. n_answers, n_wrong:
     with weights, non-landmarks count as often as these say.
     """
 
     logit: FloatArray
     gap: FloatArray
+    expected_gap: FloatArray
     precision: FloatArray
     bound: FloatArray
     expected: FloatArray
@@ -98,12 +99,14 @@ def sweep(held: HeldOut) -> Sweep:
     known = np.cumsum(held.known[order], dtype=np.int64)[last]
     n_answers = np.cumsum(weights)[last]
     some = np.maximum(n_answers, np.finfo(np.float64).tiny)
+    hoped = np.cumsum(weights * confidence)[last]
     return Sweep(
         logit=logit[last],
         gap=gap[last],
+        expected_gap=np.cumsum(np.diff(hoped, prepend=0.0) * hoped / some) / int(held.known.sum()),
         precision=right / some,
         bound=precision_bound(held, right, known, last + 1 - known),
-        expected=np.cumsum(weights * confidence)[last] / some,
+        expected=hoped / some,
         error=np.sqrt(np.cumsum(weights**2 * confidence * (1 - confidence))[last]) / some,
         n_answers=n_answers,
         n_wrong=n_answers - right,
@@ -165,10 +168,15 @@ def _gap_by_rank(held: HeldOut) -> tuple[LongArray, FloatArray]:
 
 
 def gap_threshold(held: HeldOut, kept: float = KEPT_GAP) -> Threshold:
-    """The highest threshold that keeps this share of the GAP without one; the lowest logit where GAP is 0."""
+    """The highest threshold that keeps this share of the GAP without one; the lowest logit where GAP is 0.
+
+    Of the GAP that was measured, and of the one that the confidences expect: below the last right answer of these
+    queries others have right answers too.
+    """
     found = sweep(held)
-    enough = np.flatnonzero(found.gap >= kept * found.gap[-1])
-    return threshold_at(held, found, float(found.logit[enough[0] if found.gap[-1] > 0 else -1]), reached=True)
+    enough = (found.gap >= kept * found.gap[-1]) & (found.expected_gap >= kept * found.expected_gap[-1])
+    first = int(np.argmax(enough)) if found.gap[-1] > 0 else -1
+    return threshold_at(held, found, float(found.logit[first]), reached=True)
 
 
 def threshold_at(held: HeldOut, found: Sweep, logit: float, *, reached: bool, **told: Any) -> Threshold:

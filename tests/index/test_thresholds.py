@@ -22,11 +22,11 @@ from index.thresholds import (
 from retrieval.errors import LmrError
 
 
-def held(answers, kind=None, weight=None):
-    """answers: 'r'ight, 'w'rong (of a landmark query), 'n'on-landmark, with descending logits n, n - 1, ..."""
+def held(answers, kind=None, weight=None, lowest=1.0, step=1.0):
+    """answers: 'r'ight, 'w'rong (of a landmark query), 'n'on-landmark, with descending logits down to the lowest."""
     n = len(answers)
     return HeldOut(
-        logit=np.arange(n, 0, -1, dtype=np.float64),
+        logit=np.arange(n - 1, -1, -1) * step + lowest,
         correct=np.array([a == "r" for a in answers]),
         known=np.array([a != "n" for a in answers]),
         image_id=np.array([f"{i:03d}" for i in range(n)], dtype=object),
@@ -48,6 +48,16 @@ def gap_at(h, threshold):
     return gap(h.logit[used], h.correct[used], int(h.known.sum()), h.image_id[used])
 
 
+def expected_gap_at(h, threshold):
+    """As GAP, of answers that are right with their confidence; equal logits share the precision after the last."""
+    total, hoped, n = 0.0, 0.0, 0
+    for level in sorted({float(value) for value in h.logit if value >= threshold}, reverse=True):
+        more = int((h.logit == level).sum())
+        hoped, n = hoped + more / (1 + math.exp(-level)), n + more
+        total += more / (1 + math.exp(-level)) * hoped / n
+    return total / h.known.sum()
+
+
 @st.composite
 def drawn(draw, weight=None):
     queries = draw(st.lists(st.tuples(st.integers(-3, 3), st.sampled_from("rwn"), st.booleans()), max_size=25))
@@ -65,8 +75,12 @@ def drawn(draw, weight=None):
 @settings(max_examples=100, deadline=None)
 def test_the_gap_threshold_is_the_highest_that_keeps_its_share(h, kept):
     levels = sorted(set(h.logit[h.logit > -np.inf]))
-    whole = gap_at(h, levels[0])
-    enough = [level for level in levels if gap_at(h, level) >= kept * whole - 1e-12]
+    whole, expected = gap_at(h, levels[0]), expected_gap_at(h, levels[0])
+    enough = [
+        level
+        for level in levels
+        if gap_at(h, level) >= kept * whole - 1e-12 and expected_gap_at(h, level) >= kept * expected - 1e-12
+    ]
     found = gap_threshold(h, kept)
     assert found.logit == (max(enough) if whole > 0 else levels[0])
     assert found.gap == pytest.approx(gap_at(h, found.logit))
@@ -92,9 +106,15 @@ def test_at_the_clopper_pearson_bound_as_many_right_answers_have_a_tenth_of_the_
 
 
 def test_the_gap_threshold_cuts_off_a_tail_without_right_answers():
-    # GAP = (1/1 + 2/2 + 3/4) / 3; nothing after the fourth adds to it.
-    found = gap_threshold(held("rrnrnnnn"))
-    assert (found.logit, found.gap, found.reached) == (5.0, pytest.approx(2.75 / 3), True)
+    # GAP = (1/1 + 2/2 + 3/4) / 3; nothing after the fourth adds to it, and no confidence says that it might.
+    found = gap_threshold(held("rrnrnnnn", lowest=-70.0, step=20.0))
+    assert (found.logit, found.gap, found.reached) == (10.0, pytest.approx(2.75 / 3), True)
+
+
+def test_the_gap_threshold_leaves_room_for_right_answers_that_confidences_expect():
+    # The last two are wrong here, with confidences of 0.5 and 0.27: of other queries some of these are right.
+    found = gap_threshold(held("rrrrrnn", lowest=-1.0))
+    assert (found.logit, found.gap) == (-1.0, 1.0)
 
 
 def test_no_right_answer_leaves_a_threshold_that_answers_everything():
@@ -103,9 +123,9 @@ def test_no_right_answer_leaves_a_threshold_that_answers_everything():
 
 
 def test_each_kind_has_its_own_figures():
-    found = gap_threshold(held("rrwnnn", kind=["a", "b", "b", "x", "y", "y"]))
+    found = gap_threshold(held("rrwnnn", kind=["a", "b", "b", "x", "y", "y"], lowest=-70.0, step=20.0))
     figures = [(k.kind, k.n_queries, k.n_landmark_queries, k.recall, k.false_answer_rate) for k in found.kinds]
-    assert found.logit == 5.0
+    assert found.logit == 10.0
     assert figures == [("a", 1, 1, 1.0, None), ("b", 2, 2, 0.5, None), ("x", 1, 0, None, 0.0), ("y", 2, 0, None, 0.0)]
 
 
@@ -146,11 +166,11 @@ def test_a_share_outside_its_range_is_an_error(share):
 
 def test_a_weighted_bound_allows_for_non_landmarks_that_were_not_seen_to_be_answered():
     # None of 20 non-landmarks is answered, but one in 20 / (1 - 0.05 ** (1 / 20)) may be: each counts 50 times.
-    h = held("r" * 40 + "n" * 20, weight=50.0)
+    h = held("r" * 40 + "n" * 20, weight=50.0, lowest=-390.0, step=20.0)
     right_at_least = 0.05 ** (1 / 40)
     false_at_most = 1 - 0.05 ** (1 / 20)
     found = gap_threshold(h)
-    assert found.logit == 21.0
+    assert found.logit == 10.0
     assert found.precision == 1.0
     assert found.precision_bound == pytest.approx(right_at_least * 40 / (40 + 50 * 20 * false_at_most))
 
