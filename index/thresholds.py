@@ -74,9 +74,10 @@ def non_landmark_weight(n_landmark_queries: int, n_non_landmarks: int, share: fl
 class Sweep:
     """The figures of answering down to each distinct logit, from the highest to the lowest; (t,) each.
 
-    expected_gap: the GAP if each answer were right as far as its confidence says. precision: share of the answers that are right, bound: its lower bound (see `precision_bound`). expected: mean
-    confidence of the answers, error: its standard error, were each right with its confidence. n_answers, n_wrong:
-    with weights, non-landmarks count as often as these say.
+    expected_gap: the GAP if each answer were right as far as its confidence says. precision: share of the answers that
+    are right, bound: its lower bound (see `precision_bound`). expected: mean confidence of the answers, error: its
+    standard error, were each right with its confidence. n_answers, n_wrong: with weights, non-landmarks count as often
+    as these say.
     """
 
     logit: FloatArray

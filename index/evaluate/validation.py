@@ -12,7 +12,6 @@ from index.vote_rule import VoteRule
 from retrieval.arrays import FloatArray, IntArray, LongArray
 from retrieval.data.image_source import ImageSource, images_folder, index_tars
 from retrieval.data.labels import require_meeting
-from retrieval.data.overview import load_manifest
 from retrieval.errors import LmrError
 from retrieval.texts import Texts
 from retrieval.words import counted, shortened
@@ -45,7 +44,7 @@ def make_validation(
     if data.stored is not None:
         return _of_stores(job, data, data.stored)
     index_tars(job.val, job.progress)
-    manifest = job.labelled(load_manifest(job.val, job.progress, job.column_names_beside), job.progress)
+    manifest = job.load(job.val, job.progress, job.column_names_beside)
     queries = ImageSource(manifest, images_folder(job.images, job.val, job.progress))
     truth = [frozenset(manifest.landmarks[code] for code in manifest.truths(i)) for i in range(len(manifest))]
     n_landmark_queries = sum(map(bool, truth))

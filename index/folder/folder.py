@@ -59,6 +59,7 @@ from retrieval.errors import DamageError, LmrError
 from retrieval.files.digest import sha256_json
 from retrieval.files.folders import current_folder
 from retrieval.files.json_file import convert, read_json, read_signed_json, write_signed_json
+from retrieval.models.folder import no_model
 from retrieval.progress import PYTHON_WARNINGS, Progress
 from retrieval.store.info import StoreInfo, model_difference
 from retrieval.words import counted
@@ -328,7 +329,7 @@ def read_model_json(model_path: Path) -> dict[str, Any]:
     """The card of a model folder, unchecked. Raises LmrError without a model."""
     path = model_path / MODEL_CARD
     if not path.is_file():
-        raise LmrError(f"{model_path}: there is no model (no {MODEL_CARD}); lmr train makes one")
+        raise LmrError(no_model(model_path))
     return read_json(path, "run lmr train again")
 
 

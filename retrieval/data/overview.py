@@ -30,16 +30,16 @@ _SHORTENED = re.compile(r"\d(\.\d+)?[eE]\+\d+")  # a long number as a spreadshee
 
 
 def load_manifest(
-    path: Path, progress: Progress, names: ColumnMap = BY_HEADER, *, is_background: bool = False
+    path: Path, progress: Progress, names: ColumnMap = BY_HEADER, *, labels_expected: bool = True
 ) -> Manifest:
     """As `read_manifest`; says what is in it, what is taken as what, and what looks wrong.
 
-    is_background: it is known that none of its images shows a landmark.
+    labels_expected: False where its images are known to have no landmarks, or none but by their places.
     """
     with reading(path, progress):
         manifest = read_manifest(path, progress, names)
     progress.warn(overview(manifest))
-    for line in doubts(manifest, is_folder=is_folder(path), is_background=is_background):
+    for line in doubts(manifest, is_folder=is_folder(path), labels_expected=labels_expected):
         progress.warn(f"warning: {line}")
     return manifest
 
@@ -77,10 +77,10 @@ def overview_line(source: str, n_images: int, *, n_landmarks: int, n_without: in
     return f"{source}: {counted(n_images, 'image')} of {counted(n_landmarks, 'landmark')}, {n_without:,} without"
 
 
-def doubts(manifest: Manifest, *, is_folder: bool = False, is_background: bool = False) -> list[str]:
+def doubts(manifest: Manifest, *, is_folder: bool = False, labels_expected: bool = True) -> list[str]:
     """A line for each thing that is hardly meant.
 
-    is_folder: the landmarks are names of folders. is_background: it is known that no image shows a landmark.
+    is_folder: the landmarks are names of folders. labels_expected: as of `load_manifest`.
     """
     used = _used(manifest)
     named = [name for name in used if _NO_LANDMARKS.fullmatch(name)]
@@ -97,7 +97,7 @@ def doubts(manifest: Manifest, *, is_folder: bool = False, is_background: bool =
             f"{manifest.source}: {', '.join(shortened[:5])} look like long numbers that a spreadsheet shortened, so "
             "that landmarks may have become one; take the labels from the file before that"
         ]
-    if not used and is_background:
+    if not used and not labels_expected:
         return []
     if not used and is_folder:
         return [f"{manifest.source}: no image lies in a folder of a landmark; give the folder above {manifest.source}?"]

@@ -80,6 +80,13 @@ class CellsJob(Job):
 
         return None if self.cells is None else parse_cells(self.cells, "cells")
 
+    def load(self, path: Path, progress: Progress, names: ColumnMap) -> "Manifest":
+        """As `load_manifest`, with the landmarks that this job gives it."""
+        from retrieval.data.overview import load_manifest
+
+        manifest = load_manifest(path, progress, names, labels_expected=self.cells_m is None)
+        return self.labelled(manifest, progress)
+
     def labelled(self, manifest: "Manifest", progress: Progress = SILENT) -> "Manifest":
         """The manifest with the landmarks that this job gives it, which it tells. LmrError as `label_by_cells`."""
         from retrieval.places import label_by_cells

@@ -134,7 +134,6 @@ def embed(job: EmbedJob) -> "tuple[Path, FillReport]":
     Raises LmrError for what cannot be used, a store that was made of something else, and where no image is readable.
     """
     from retrieval.data.image_source import images_folder, index_tars
-    from retrieval.data.overview import load_manifest
     from retrieval.embed.fill import require_same_job
     from retrieval.embed.shares import plan_local
 
@@ -153,7 +152,7 @@ def embed(job: EmbedJob) -> "tuple[Path, FillReport]":
     with output_locks(named, model, wait=job.wait, progress=job.progress):
         output = of_share(job.output or find_store(job.manifest, "output", job.progress), share)
         index_tars(job.manifest, job.progress)
-        rows = job.labelled(load_manifest(job.manifest, job.progress, job.column_names), job.progress).share(share)
+        rows = job.load(job.manifest, job.progress, job.column_names).share(share)
         images = images_folder(job.images, job.manifest, job.progress)
 
         def check(card: "Card") -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from retrieval.embed.engine import ONNX_NAME, Engine, asked_engine, exported_beside
 from retrieval.errors import LmrError
 from retrieval.models.card import Card, EmbedSettings, EnsembleCard, ModelCard
-from retrieval.models.folder import CARD, read_any_card, require_weights
+from retrieval.models.folder import no_model, read_any_card, require_weights
 from retrieval.parallel import threads_within_quota
 from retrieval.words import counted
 
@@ -206,5 +206,5 @@ def model_files(model: Path, card: Card) -> dict[str, Path]:
     if onnx is not None:
         return {ONNX_NAME: onnx}
     if not model.is_dir():
-        raise LmrError(f"{model}: there is no model (no {CARD}); lmr train makes one")
+        raise LmrError(no_model(model))
     return {member.card.weights_name: require_weights(model, member.card) for member in card.members}

@@ -24,7 +24,7 @@ from retrieval.images.spec import ImageSpec
 from retrieval.models.card import Card, ModelCard
 from retrieval.models.checkpoint import load_network
 from retrieval.models.config import DescriptorPart
-from retrieval.models.device import explained, fast_dtype, limit_threads, place
+from retrieval.models.device import explained, fast_dtype, keep_freed_memory, limit_threads, place
 from retrieval.models.network import DescriptorModel, mean_descriptor, to_input
 from retrieval.parallel import count_cores
 from retrieval.stopwatch import OFF
@@ -66,6 +66,8 @@ class TorchEmbedder(Embedder):
         for each in specs:
             model.require_size(each.size)
         on_cpu = device.type == "cpu"
+        if on_cpu:
+            keep_freed_memory()
         batch_size, ahead = (CPU_BATCH, 0) if on_cpu else (GPU_BATCH, GPU_AHEAD)
         super().__init__(specs, model.length(part), batch_size=batch_size, ahead=ahead, n_workers=n_workers)
         self.device, self.flip, self.part, self.threads = device, flip, part, threads

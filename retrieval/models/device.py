@@ -105,7 +105,7 @@ def lacks_memory(error: RuntimeError) -> bool:
 def keep_freed_memory() -> bool:
     """Makes glibc keep the memory that one step frees for the next, in this whole process; whether it can.
 
-    Left alone it maps every large tensor anew, and the system fills its pages with zeros: scripts/bench/train.py.
+    Left alone it maps every large tensor anew, and the system fills its pages with zeros: scripts/bench/freed.py.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

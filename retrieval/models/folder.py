@@ -31,6 +31,11 @@ def require_no_strangers(folder: Path) -> None:
         raise LmrError(f"{folder / strangers[0]} exists and is of no model; give another folder, or `overwrite`")
 
 
+def no_model(folder: Path) -> str:
+    """The line for a folder without a model."""
+    return f"{folder}: there is no model (no {CARD}); lmr train makes one"
+
+
 def read_card(folder: Path) -> ModelCard:
     """Reads the `model.json` of one model. LmrError: as `read_any_card`, and for an ensemble."""
     card = read_any_card(folder)
@@ -45,7 +50,7 @@ def read_any_card(folder: Path) -> Card:
     """Reads `model.json`. LmrError: no model there, damaged, of another format version."""
     path = folder / CARD
     if not path.is_file():
-        raise DamageError(f"{folder}: there is no model (no {CARD}); lmr train makes one")
+        raise DamageError(no_model(folder))
     return parse_card(read_json(path, "train again or restore it"), str(path))
 
 

@@ -154,27 +154,27 @@ def read_training_data(
     images: Path | None,
     rule: BalanceConfig | None = None,
     *,
-    labelled: Callable[[Manifest, Progress], Manifest] = lambda manifest, _: manifest,
+    load: Callable[[Path, Progress, ColumnMap], Manifest] = load_manifest,
     teachers: Sequence[Path] = (),
     names: ColumnMap = BY_HEADER,
     progress: Progress = SILENT,
 ) -> TrainingData:
     """Labelled images of one manifest, without landmarks that are too rare, and the non-landmarks of both.
 
-    labelled: gives a manifest further labels. teachers: stores whose descriptors of these images are to be imitated.
+    load: reads the labelled manifest. teachers: stores whose descriptors of these images are to be imitated.
     names: which column holds what.
     """
     for place in (manifest, negatives):
         if place is not None:
             index_tars(place, progress)
-    parts = [labelled(load_manifest(manifest, progress, names), progress)]
+    parts = [load(manifest, progress, names)]
     if not parts[0].has_labels:
         raise LmrError(f"{manifest} has no landmark_id column; training needs labels")
     if rule is not None and rule.min_per_landmark:
         parts = [without_rare(parts[0], rule.min_per_landmark, rule.rare)]
     folders = [images_folder(images, manifest, progress)]
     if negatives is not None:
-        parts.append(load_manifest(negatives, progress, names.of_others(), is_background=True))
+        parts.append(load_manifest(negatives, progress, names.of_others(), labels_expected=False))
         folders.append(images_folder(images, negatives, progress))
         if (parts[1].landmark >= 0).any():
             raise LmrError(f"{negatives} has rows with a landmark_id; negatives are pictures of no known landmark")

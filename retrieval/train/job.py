@@ -193,7 +193,7 @@ def _read(job: TrainJob) -> "list[TrainingData]":
         return [read_stored(job.manifest, job.negatives, job.training.sampling, job.progress)]
     kinds = [(stage.manifest, stage.negatives, stage.training.sampling) for stage in job.stages]
     names = {stage.manifest: job.column_names_beside for stage in job.stages} | {job.manifest: job.column_names}
-    how: dict[str, Any] = {"labelled": job.labelled, "teachers": job.teacher, "progress": job.progress}
+    how: dict[str, Any] = {"load": job.load, "teachers": job.teacher, "progress": job.progress}
     read = {
         kind: read_training_data(*kind[:2], job.images, kind[2], names=names[kind[0]], **how)
         for kind in dict.fromkeys(kinds)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from retrieval.data.overview import load_manifest
 from retrieval.errors import DamageError, LmrError
 from retrieval.files.digest import sha256_file, sha256_json
 from retrieval.files.json_file import convert, read_signed_json, write_signed_json
@@ -53,7 +52,7 @@ def training_request(job: "TrainJob", data: Iterable["TrainingData"]) -> str:
 def _validation(job: "TrainJob", val: Path) -> str:
     """Digest of what is validated on."""
     if not job.is_on_store:
-        return job.labelled(load_manifest(val, job.progress, job.column_names_beside)).digest
+        return job.load(val, job.progress, job.column_names_beside).digest
     from retrieval.store.store import open_descriptors
     from retrieval.train.stored.rows import content_of
 

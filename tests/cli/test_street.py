@@ -52,6 +52,14 @@ def test_unlabelled_pictures_become_an_index_by_the_cells_they_were_taken_in(str
     assert (rows["n_rows"], rows["n_landmarks"], rows["n_background"]) == (12, 4, 1)
 
 
+def test_a_folder_whose_landmarks_are_cells_is_not_doubted_for_having_none(tmp_path: Path) -> None:
+    for i in range(2):
+        image(i, 0).save(tmp_path / f"@{448000 + 100 * i}.0@5411000.0@31@U@@@@@@@{i}@@@@.jpg")
+    said = done("embed", tmp_path, "--cells", "50m", "--output", tmp_path / "views.h5", *NETWORK, *HERE).stderr
+    assert "2 images labelled by 2 cells of 50 m" in said
+    assert "no image lies in a folder" not in said
+
+
 def test_other_cells_are_another_manifest() -> None:
     assert refused("embed", "database.csv", "--cells", "100m", *HERE) == (
         "database.h5 was made with another manifest (efbe7398, now 10f61ef2): of its 13 images 12 with another "

@@ -48,6 +48,13 @@ def test_the_fused_network_is_the_original(pooling: str) -> None:
     assert embedder.embed_batch(pixels()) == pytest.approx(original(model, pixels()), abs=1e-4)
 
 
+def test_embedding_on_a_cpu_keeps_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr("retrieval.embed.torch_embedder.keep_freed_memory", lambda: asked.append(True))
+    TorchEmbedder(tiny_model(), SPEC, CPU)
+    assert asked == [True]
+
+
 class Untraceable(nn.Module):
     """Its path depends on the values."""
 

@@ -43,8 +43,8 @@ def test_one_landmark_alone_and_a_folder_without_any_are_doubted() -> None:
 
 
 def test_a_background_without_landmarks_is_not_doubted() -> None:
-    assert doubts(manifest("", ""), is_background=True) == []
-    assert doubts(manifest("", "", has_labels=False), is_folder=True, is_background=True) == []
+    assert doubts(manifest("", ""), labels_expected=False) == []
+    assert doubts(manifest("", "", has_labels=False), is_folder=True, labels_expected=False) == []
 
 
 def test_several_landmarks_and_a_list_without_labels_are_not_doubted() -> None:
