@@ -88,7 +88,7 @@ class Table(Protocol):
         """Names of the columns that hold lists, in some rows or all."""
 
     def set_label(self, column: str) -> None:
-        """From now on lists in this column are cells as of `listed`; elsewhere they are separated by spaces."""
+        """From now on lists and names of classes in this column are as of `listed`; others are separated by spaces."""
 
     @property
     def notes(self) -> list[str]:

@@ -43,6 +43,7 @@ _KNOWN_HEADERS = {
 _FREEBASE = ("/m/", "/g/")  # how the label names of Open Images begin
 _OTHER_SEPARATORS = frozenset(";\t|")
 _LABELS = frozenset(("landmark", "landmarks"))
+_PICTURES = frozenset(("image_id", "path", "content"))  # each of which tells the images of a table apart
 _OTHER_FORMATS = frozenset(("images", "label_name"))  # of which a table of images has none
 _KEPT_TOO = frozenset(("name", LATITUDE, LONGITUDE))  # under these names, beside what is made of them
 _PASSED_OVER = "comment"  # a name of which nothing is taken
@@ -135,15 +136,18 @@ def read_layout(table: Table, names: ColumnMap = BY_HEADER) -> Layout:
 
 
 def _with_lists(layout: Layout, table: Table) -> Layout:
-    """The layout of a table whose labels may be lists: these are several landmarks, and a text beside them is one."""
+    """The layout of a table whose labels may be lists: these are several landmarks, and a text beside them is one.
+
+    In a column of landmarks a text is several, as ever.
+    """
     role = next((role for role in ("landmark", "landmarks") if role in layout.columns), None)
     if layout.format != "pictures" or role is None:
         return layout
     name = table.header[layout.columns[role]]
-    if name not in table.list_columns:
-        return layout
-    table.set_label(name)
-    if role == "landmarks":
+    is_list = name in table.list_columns
+    if is_list or role == "landmarks":
+        table.set_label(name)
+    if not is_list or role == "landmarks":
         return layout
     columns = {"landmarks" if held == role else held: at for held, at in layout.columns.items()}
     others = (one for one in layout.taken if one[0] != name)
@@ -179,7 +183,7 @@ def _mapped_layout(
             known[place] = _PASSED_OVER if role in _KEPT_TOO else role
             names[place] = role
     columns, ignored = _columns(known, source, images)
-    if not columns.keys() & {"image_id", "path", "content"}:
+    if not columns.keys() & _PICTURES:
         raise LmrError(f"{source}: no column is known to name the images; give `column` image_id=NAME or path=NAME")
     if not said & _LABELS:
         placed = [role for role, at in places.items() if role in DEGREES and at is not None]
@@ -248,16 +252,17 @@ def _format(held: set[str]) -> Format | None:
         if {"image_id", "confidence"} <= held:
             return "open_images"
         return "names" if "name" in held and "image_id" not in held else None
-    if "image_id" not in held and "landmark" in held:
+    if "landmark" in held and not held & _PICTURES:
         if "images" in held:
             return "clean"
         if "name" in held:
             return "names"
     if {"image_id", "images"} <= held:
         return "retrieval"
-    if not held & {"image_id", "path", "content"} or {"landmark", "landmarks"} <= held:
+    if not held & _PICTURES or {"landmark", "landmarks"} <= held:
         return None
-    return "submission" if "landmarks" in held and "usage" not in held else "pictures"
+    is_bare = held.isdisjoint(("usage", "path", "content"))
+    return "submission" if "landmarks" in held and is_bare else "pictures"
 
 
 def _columns(header: Sequence[str], source: str, images: AbstractSet[str]) -> tuple[dict[str, int], tuple[str, ...]]:

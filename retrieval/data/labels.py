@@ -23,12 +23,12 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _DECIMAL = re.compile(r"[+-]?\d*\.\d*[1-9]\d*")
 _NO_CLASS = re.compile(r"-1(\.0+)?")
 _SHOWN = 3
-_LIST = "\x1f"  # before each label of a list; no label has a control character
+_LIST = "\x1f"  # before each label of a list, within which it counts as white space
 
 
 def listed(labels: Iterable[str]) -> str:
     """A cell that holds a list of labels, as `labels_in` reads it."""
-    return _LIST + _LIST.join(labels)
+    return _LIST + _LIST.join(label.replace(_LIST, " ") for label in labels)
 
 
 def labels_in(cell: str, *, is_one: bool) -> list[str]:

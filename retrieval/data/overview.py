@@ -97,7 +97,7 @@ def doubts(manifest: Manifest, *, is_folder: bool = False, labels_expected: bool
             f"{manifest.source}: {', '.join(shortened[:5])} look like long numbers that a spreadsheet shortened, so "
             "that landmarks may have become one; take the labels from the file before that"
         ]
-    if not used and not labels_expected:
+    if not used and (not labels_expected or (is_folder and manifest.columns)):  # which are places
         return []
     if not used and is_folder:
         return [f"{manifest.source}: no image lies in a folder of a landmark; give the folder above {manifest.source}?"]

@@ -124,7 +124,8 @@ class ParquetTable:
         names = self._classes[column]
         numbers = [number for number in labels_in(text, is_one=False) if number != "-1"]
         if any(not number.isdecimal() or int(number) >= len(names) for number in numbers):
-            raise ValueError(f"{column} is {text}, and the file names {counted(len(names), 'class')}, from 0 on")
+            shown = " ".join(labels_in(text, is_one=False))
+            raise ValueError(f"{column} is {shown}, and the file names {counted(len(names), 'class')}, from 0 on")
         found = [names[int(number)] for number in numbers]
         return listed(found) if column == self._label else " ".join(found)
 
@@ -157,14 +158,15 @@ class ParquetTable:
             )
 
     def set_label(self, column: str) -> None:
-        """Lists in this column are cells as of `listed`. Raises LmrError for lists of what is no label."""
-        if _is_nested(self._schema.field(column).type.value_type):
-            raise LmrError(
-                f"{self.source}: {column} holds lists of {self._schema.field(column).type.value_type}, not labels"
-            )
+        """Lists and classes in this column are as of `listed`. Raises LmrError for lists of what is no label."""
+        held = self._schema.field(column).type
+        if _is_list(held) and _is_nested(held.value_type):
+            raise LmrError(f"{self.source}: {column} holds lists of {held.value_type}, not labels")
         self._label = column
 
     def _label_texts(self, column: Any) -> list[str]:
+        if not _is_list(column.type):
+            return _texts(column)
         return ["" if value is None else listed(map(_as_text, value)) for value in column.to_pylist()]
 
     def numbered(self, bad: BadRows) -> Iterator[tuple[int, list[str]]]:
@@ -241,6 +243,8 @@ def _classes(metadata: Mapping[bytes, bytes], header: Sequence[str]) -> dict[str
 
 
 def _class_names(feature: Any) -> list[str]:
+    if isinstance(feature, list):  # how older releases write a list of something
+        return _class_names(feature[0]) if len(feature) == 1 else []
     if not isinstance(feature, dict) or feature.get("_type") != "ClassLabel":
         return _class_names(feature["feature"]) if isinstance(feature, dict) and "feature" in feature else []
     names = feature.get("names")

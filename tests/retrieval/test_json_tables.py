@@ -258,6 +258,8 @@ def test_a_label_that_is_a_list_is_several_landmarks(tmp_path: Path) -> None:
 def test_labels_in_lists_of_one_are_as_labels_without(tmp_path: Path) -> None:
     found, _ = read(tmp_path, [{"path": "a.jpg", "label": ["Old Mill"]}, {"path": "b.jpg", "label": "Old Mill"}])
     assert (found.landmarks, found.names) == (("Old_Mill",), {"Old_Mill": "Old Mill"})
+    separated, _ = read(tmp_path, [{"path": "a.jpg", "label": ["Old\x1fMill"]}])
+    assert separated.landmarks == ("Old_Mill",)
     numbers, _ = read(tmp_path, [{"path": "a.jpg", "label": [7]}, {"path": "b.jpg", "label": [8]}])
     assert numbers.landmarks == ("7", "8")
 

@@ -170,6 +170,12 @@ def test_what_is_no_manifest_is_refused_by_name(tmp_path: Path, header: str, mes
     assert error_of(write(tmp_path, header)) == message
 
 
+@pytest.mark.parametrize("label", ["landmark_id,name\na.jpg,7,Old Mill", "landmarks,title\na.jpg,7 8,Mill"])
+def test_a_table_of_paths_holds_images_whatever_labels_them(tmp_path: Path, label: str) -> None:
+    manifest = read_manifest(write(tmp_path, f"path,{label}"))
+    assert (manifest.landmarks[manifest.landmark[0]], [*manifest.image_id]) == ("7", ["a"])
+
+
 def test_a_descriptor_store_is_refused_as_a_manifest(tmp_path: Path) -> None:
     (tmp_path / "train.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(60))
     message = "train.h5 is an HDF5 file, not a manifest; give a csv file, a Parquet file or a folder"

@@ -4,6 +4,7 @@ import json
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -287,17 +288,25 @@ def test_numbers_of_classes_are_read_as_their_names(tmp_path: Path) -> None:
     assert said[0] == f"{path}: label read as the names of its 2 classes"
 
 
-def test_several_classes_of_an_image_are_read_as_their_names(tmp_path: Path) -> None:
+_NAMED = {"names": ["Hawa Mahal", "Tower"], "_type": "ClassLabel"}
+
+
+@pytest.mark.parametrize(
+    ("classes", "feature", "expected"),
+    [
+        ([[1, 0], []], {"feature": _NAMED, "_type": "Sequence"}, [["Tower", "Hawa_Mahal"], []]),
+        ([[1, 0], []], [_NAMED], [["Tower", "Hawa_Mahal"], []]),
+        ([1, 0], _NAMED, [["Tower"], ["Hawa_Mahal"]]),
+    ],
+)
+def test_classes_of_an_image_are_read_as_their_names(
+    tmp_path: Path, classes: list[Any], feature: Any, expected: list[list[str]]
+) -> None:
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    table = pa.table({"id": ["a", "b"], "landmarks": [[1, 0], []], "Usage": ["Public", "Public"]})
-    label = {"names": ["Hawa Mahal", "Tower"], "_type": "ClassLabel"}
-    features = {"landmarks": {"feature": label, "_type": "Sequence"}}
-    pq.write_table(table.replace_schema_metadata(class_labels(features)), tmp_path / "t.parquet")
+    table = pa.table({"id": ["a", "b"], "landmarks": classes, "Usage": ["Public", "Public"]})
+    pq.write_table(table.replace_schema_metadata(class_labels({"landmarks": feature})), tmp_path / "t.parquet")
     manifest = read_manifest(tmp_path / "t.parquet")
-    assert [[manifest.landmarks[code] for code in manifest.truths(row)] for row in range(2)] == [
-        ["Tower", "Hawa_Mahal"],
-        [],
-    ]
+    assert [[manifest.landmarks[code] for code in manifest.truths(row)] for row in range(2)] == expected
 
 
 def test_a_number_that_is_no_class_is_named_by_its_row(tmp_path: Path) -> None:
@@ -310,6 +319,9 @@ def test_a_number_that_is_no_class_is_named_by_its_row(tmp_path: Path) -> None:
         "t.parquet:2: label is 2, and the file names 2 classes, from 0 on",
         "t.parquet:3: label is -7, and the file names 2 classes, from 0 on",
     ]
+    table = pa.table({"id": ["a", "b"], "label": [[0], [0, 2]]})
+    pq.write_table(table.replace_schema_metadata(class_labels({"label": [features["label"]]})), tmp_path / "t.parquet")
+    assert error_of(tmp_path / "t.parquet").endswith("label is 0 2, and the file names 2 classes, from 0 on")
 
 
 def test_classes_of_one_name_and_parts_that_name_other_classes_are_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from recorder import Recorder
 
 from retrieval.data.header.place_names import columns_of_names
 from retrieval.data.manifest import read_manifest
+from retrieval.data.overview import doubts
 from retrieval.own_columns import OwnColumns
 
 TOKYO = "@0381456.12@3946231.70@54@S@035.65861@0139.74543@pano-7@03@090@@@@202411@@.jpg"
@@ -53,3 +54,4 @@ def test_a_folder_of_such_images_has_the_columns(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"")
     found = read_manifest(tmp_path)
     assert found.columns["lat"].tolist() == ["-35.6587" if "381460" in one else "035.65861" for one in found.image_id]
+    assert doubts(found, is_folder=True) == []

@@ -72,7 +72,7 @@ class WebDatasetTable:
 
     def set_label(self, column: str) -> None:
         """Lists under this key are cells as of `listed`."""
-        self._label_key = next(key for key in self._lists if _key_of(key) == column)
+        self._label_key = next((key for key in self._lists if _key_of(key) == column), "")
 
     def batches(self) -> Iterator[list[list[str]]]:
         """Lists of at most 512 rows."""
