@@ -141,7 +141,8 @@ def position_problem(cells: Sequence[str], names: Sequence[str], roles: Sequence
 def read_positions(columns: OwnColumns, image_id: Texts, source: str) -> Positions | None:
     """The positions that columns `lat` and `lon`, or `utm_east` and `utm_north`, hold; None where there are none.
 
-    source: for messages. Raises LmrError that names the image of the first bad one.
+    source: for messages. Raises LmrError that names the image of the first bad one, or of one with metres alone where
+    others have degrees.
     """
     roles = _roles_of(columns)
     if roles is None:
@@ -150,6 +151,14 @@ def read_positions(columns: OwnColumns, image_id: Texts, source: str) -> Positio
     if len(bad):
         row = int(bad[0])
         raise LmrError(f"{source}: {image_id[row]}: {_problem_of(columns, roles, row)}")
+    blank = np.flatnonzero(np.isnan(values[:, 0]))
+    if roles == DEGREES and set(PLANE) <= columns.keys() and len(blank) < len(values):
+        alone = next((row for row in blank.tolist() if columns[PLANE[0]][row].strip() not in _BLANKS), None)
+        if alone is not None:
+            raise LmrError(
+                f"{source}: {image_id[alone]} has {' and '.join(PLANE)} alone, others have {' and '.join(DEGREES)}; "
+                "give all in one way"
+            )
     return Positions(values, is_plane=roles == PLANE)
 
 

@@ -132,11 +132,18 @@ def test_columns_of_coordinates_are_read_and_blank_ones_are_not_known() -> None:
     assert read_positions({"lat": Texts.of("123")}, Texts.of("abc"), "x.csv") is None
 
 
-def test_a_bad_coordinate_of_a_store_is_refused_by_the_name_of_its_image() -> None:
-    columns = {"lat": Texts.of(["1", "91"]), "lon": Texts.of(["2", "200"])}
+@pytest.mark.parametrize(
+    ("lat", "problem"),
+    [
+        (["1", "91"], "b: lat is 91, not from -90 to 90"),
+        (["1", ""], "b has utm_east and utm_north alone, others have lat and lon; give all in one way"),
+    ],
+)
+def test_a_bad_coordinate_of_a_store_is_refused_by_the_name_of_its_image(lat: list[str], problem: str) -> None:
+    columns = {"lat": lat, "lon": lat, "utm_east": ["", "5e5"], "utm_north": ["", "4e6"]}
     with pytest.raises(LmrError) as refused:
-        read_positions(columns, Texts.of(["a", "b"]), "x.h5")
-    assert str(refused.value) == "x.h5: b: lat is 91, not from -90 to 90"
+        read_positions({name: Texts.of(cells) for name, cells in columns.items()}, Texts.of(["a", "b"]), "x.h5")
+    assert str(refused.value) == f"x.h5: {problem}"
 
 
 def test_places_of_one_cell_are_near_and_cells_are_about_as_large_as_asked() -> None:
