@@ -298,7 +298,7 @@ def index_remove(ids: Sequence[str] = (), **words: "Unpack[keywords.IndexRemoveW
     from index.update.job import IndexRemoveJob
     from index.update.job import remove as run
 
-    return run(build(IndexRemoveJob, {"ids": tuple(ids), **words}))
+    return run(build(IndexRemoveJob, {"ids": (ids,) if isinstance(ids, str) else tuple(ids), **words}))
 
 
 @shows_words_of("index.update.job", "IndexMergeJob")

@@ -90,7 +90,9 @@ class Job:
 
 
 def _with_paths(value: Any, hint: Any) -> Any:
-    """The same value, as a path where text was given for one."""
+    """The same value, as a path where text was given for one, and as the only one where there may be several."""
+    if isinstance(value, str | Path) and get_origin(hint) is tuple:
+        value = (value,)
     if isinstance(value, str) and Path in (hint, *get_args(hint)):
         return Path(value)
     if isinstance(value, list | tuple) and hint == tuple[Path, ...]:

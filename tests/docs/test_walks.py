@@ -204,7 +204,7 @@ def test_the_keys_of_an_inverted_file_are_those_listed(photos: Walk, tmp_path: P
 
 def test_the_keys_of_a_changed_index_are_those_listed(photos: Walk, tmp_path: Path) -> None:
     changed = Path(shutil.copytree(photos.folder / "landmarks", tmp_path / "landmarks"))
-    lmr.index_remove([lmr.open_index(changed).folder.rows.image_id[0]], index=changed)
+    lmr.index_remove(lmr.open_index(changed).folder.rows.image_id[0], index=changed)  # one alone
     paths = set(_paths(json.loads((changed / "index.json").read_text()), {"files": "<file>"}))
     fresh = first_column(FORMATS, "<!-- keys: index.json -->")
     assert paths - fresh == first_column(FORMATS, "<!-- keys: changes -->")

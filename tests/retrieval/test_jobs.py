@@ -52,6 +52,7 @@ def test_what_no_word_says_has_its_default_and_text_becomes_a_path() -> None:
     job = build(PaintJob, {"image": "a.jpg", "others": ["b.jpg"], "layers": 2})
     assert (job.image, job.others, job.layers) == (Path("a.jpg"), (Path("b.jpg"),), 2)
     assert (job.frame, job.second, job.workers, job.overwrite) == (Frame(), None, None, False)
+    assert build(PaintJob, {"image": "a.jpg", "others": "b.jpg"}).others == (Path("b.jpg"),)
 
 
 def test_words_of_a_part_make_the_part_also_where_it_may_be_none() -> None:
