@@ -160,7 +160,7 @@ class ParquetTable:
     def set_label(self, column: str) -> None:
         """Lists and classes in this column are as of `listed`. Raises LmrError for lists of what is no label."""
         held = self._schema.field(column).type
-        if _is_list(held) and _is_nested(held.value_type):
+        if _is_list(held) and (_is_nested(held.value_type) or _is_vector(held)):
             raise LmrError(f"{self.source}: {column} holds lists of {held.value_type}, not labels")
         self._label = column
 

@@ -373,3 +373,5 @@ def test_a_label_that_is_a_list_is_several_landmarks(tmp_path: Path) -> None:
     nested = [[["a", "b"], ["c"]], [["z"]]]
     pq.write_table(pa.table({"image_id": ["a", "b"], "landmark_id": nested}), path)
     assert error_of(path).startswith("a.parquet: landmark_id holds lists of list<")
+    pq.write_table(pa.table({"image_id": ["a", "b"], "landmark_id": [[0.0, 1.0], [1.0, 0.0]]}), path)
+    assert error_of(path) == "a.parquet: landmark_id holds lists of double, not labels"
