@@ -161,11 +161,11 @@ def measure(place: Place, folder: Path, *, public: bool, grown: bool = False) ->
     known = read_json(folder / FIGURES)
     if "val" not in known:
         lmr(folder, "build-index", "train.h5", "--background", "background.h5", "--overwrite")
-        words = ["calibrate", place.data / "val.csv", "--store", "val.h5", "--json"]
+        words = ["calibrate", place.data / "val.csv", "--store", "val.h5", "--json", "--overwrite"]
         known["val"] = of_val(json.loads(lmr(folder, *words)))
         shutil.rmtree(folder / "shifted", ignore_errors=True)
         shutil.copytree(folder / "landmarks", folder / "shifted")
-        lmr(folder, *words, "--index", "shifted", "--non-landmark-share", SHIFTED, "--overwrite")
+        lmr(folder, *words, "--index", "shifted", "--non-landmark-share", SHIFTED)
         write_json(folder / FIGURES, known)
     if public and "public" not in known:
         known["public"] = answer_public(place, folder)
