@@ -91,6 +91,8 @@ def pooled(stores: list[Descriptors]) -> Descriptors:
         path=np.concatenate([store.path for store in stores]),
         reason=None,
         kind=None,
+        facts=None,
+        columns={},
         source="pool",
     )
 

@@ -10,6 +10,9 @@ what is by itself as confident; `mean` takes the lowest at which the mean confid
 reaches the precision and at most one answer more is wrong than it allows; `mean2` twice that error, and half that of
 the count; `lmr` is `lmr calibrate`. missed: share of the sets in which the precision on the unseen is below the one
 asked by more than its standard error there; short: by how much it is below, 0 where it is not.
+
+Under `gap` stands what the threshold of submissions, which is to keep 99.9 % of the GAP, loses of it on the unseen and
+how many non-landmarks it turns away: `measured` heeds the GAP of the held-out queries alone.
 """
 
 import argparse
@@ -31,7 +34,7 @@ from index.calibration import Origin
 from index.confidence import logit_of, sigmoid
 from index.queries import queries_of
 from index.recognition import answer_store
-from index.thresholds import HeldOut, Sweep, sweep
+from index.thresholds import KEPT_GAP, HeldOut, Sweep, gap_threshold, sweep
 from retrieval.arrays import BoolArray, FloatArray
 from retrieval.store.store import Descriptors, read_store
 
@@ -68,7 +71,7 @@ def main() -> None:
         result[str(n_held)] = {
             f"{precision:g}": {name: judged(cases, rule, precision) for name, rule in RULES.items()}
             for precision in PRECISIONS
-        }
+        } | {"gap": {name: kept(cases, rule) for name, rule in GAP_RULES.items()}}
     print(json.dumps(result, indent=1))
 
 
@@ -124,6 +127,24 @@ def judged(cases: list[Case], rule: Rule, precision: float) -> dict[str, Any]:
     return {name: mean(values) for name, values in figures.items()}
 
 
+def kept(cases: list[Case], rule: Callable[[HeldOut], float]) -> dict[str, Any]:
+    """Share of the GAP that a threshold of submissions loses on the unseen, and of non-landmarks it turns away."""
+    lost, away = [], []
+    for case in cases:
+        names = np.array([f"{i:06d}" for i in range(len(case.logit))], dtype=object)
+        found, threshold = sweep(HeldOut(case.logit, case.correct, case.known, names)), rule(case.held)
+        answered = found.gap[found.logit >= threshold]
+        lost.append(1 - (answered[-1] if len(answered) else 0.0) / found.gap[-1])
+        away.append(float((case.logit[~case.known] < threshold).mean()))
+    return {"lost": mean(lost), "lost_at_most": max(lost), "turned_away": mean(away)}
+
+
+def by_measured_gap(held: HeldOut) -> float:
+    """The highest threshold that keeps 99.9 % of the GAP of the held-out queries."""
+    found = sweep(held)
+    return float(found.logit[np.argmax(found.gap >= KEPT_GAP * found.gap[-1])])
+
+
 def by_best_bound(held: HeldOut, found: Sweep, precision: float) -> float:
     """The lowest threshold that is sure, else the one with the best bound."""
     sure = np.flatnonzero(found.bound >= precision)
@@ -155,6 +176,10 @@ RULES: dict[str, Rule] = {
     "mean": by_mean(1, 0),
     "mean2": by_mean(2, 0.5),
     "lmr": lambda held, found, precision: precision_threshold(held, precision).logit,
+}
+GAP_RULES: dict[str, Callable[[HeldOut], float]] = {
+    "measured": by_measured_gap,
+    "lmr": lambda held: gap_threshold(held).logit,
 }
 
 
