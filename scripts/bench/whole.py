@@ -94,7 +94,7 @@ def scored(place: Place, folder: Path) -> dict[str, Any]:
     known = read_json(folder / FIGURES)
     if "gap" not in known:
         lmr(folder, "build-index", "all.h5", "--background", "background.h5", "--overwrite")
-        known = submitted(place, folder, "--output", SUBMISSION, "--threshold", "0")
+        known = submitted(place, folder, "--output", SUBMISSION)
         known["gap_interval"] = interval([read_answers(folder / SUBMISSION, place.data / PUBLIC)])
         write_json(folder / FIGURES, known)
     return known
